@@ -1,0 +1,74 @@
+"""Backends: a handful of kernel-sized functions each, no state; every one passes the same suite.
+
+| name  | products          | noise and converters        | runs on   |
+|-------|-------------------|-----------------------------|-----------|
+| numpy | NumPy, float64    | NumPy                       | CPU       |
+| numba | torch (BLAS)      | one fused Numba pass        | CPU       |
+| torch | torch             | torch operations            | CPU, CUDA |
+
+All draw the same noise bit for bit (streams.py). `auto` is numba on the CPU, torch on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from analogsim.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from analogsim.streams import Address, Stream
+
+NAMES = ("numpy", "numba", "torch")
+
+
+class Backend(Protocol):
+    """What a backend does. Tensors are float32 and live on one device; nothing is kept."""
+
+    name: str
+
+    def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        """(rows, outputs) draws from N(0, 1), exactly `Stream.normal`."""
+        ...
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """x matrixᵀ over the last axis: (..., in) by (out, in) -> (..., out), never in TF32 or bf16."""
+        ...
+
+    def output_stage(
+        self,
+        y: Tensor,
+        stream: Stream,
+        address: Address,
+        sigma: Tensor | None,
+        variance: Tensor | None,
+        lsb: Tensor | None,
+        levels: int,
+    ) -> Tensor:
+        """ADC(y + sqrt(sigma² + variance) z): one draw of the summed noise, then quantise and clip.
+
+        y: (batch, positions, units), may be overwritten; sigma: (batch, positions) or None;
+        variance: like y or None; lsb: (batch, positions) step of the ADC, None for no ADC, whose
+        codes run from -levels to levels.
+        """
+        ...
+
+
+def get_backend(name: str = "auto", device: str | torch.device = "cpu") -> Backend:
+    """The backend of that name. Raises ArgumentError for an unknown name or an unfit device."""
+    kind = str(device).split(":")[0]
+    if name == "auto":
+        name = "numba" if kind == "cpu" else "torch"
+    if name not in NAMES:
+        raise ArgumentError("backend", name, f"auto, {', '.join(NAMES)}")
+    if kind != "cpu" and name != "torch":
+        raise ArgumentError("backend", name, f"torch on device {device}")
+    if name == "numpy":
+        from analogsim.backends.reference import NumpyBackend as chosen
+    elif name == "numba":
+        from analogsim.backends.numba import NumbaBackend as chosen
+    else:
+        from analogsim.backends.torch import TorchBackend as chosen
+    return chosen()

@@ -1,0 +1,201 @@
+"""Numba kernels for CPU tensors: noise, ADC and clipping in one pass over a crossbar's output.
+
+BLAS does the product. Strict floating point (no fastmath, so no fused multiply-add) keeps every
+bit equal to the NumPy reference, and the 16 lanes of a block vectorise. Rows are shared out over
+threads; a number depends on its address alone, so any thread count gives the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import float32, int32, prange, types, uint32, uint64
+from numba.extending import intrinsic
+from torch import Tensor
+
+from analogsim import streams
+from analogsim.backends.torch import TorchBackend
+from analogsim.streams import BLOCK, LANES, Address, Stream
+
+if sys.platform == "darwin" and "NUMBA_THREADING_LAYER" not in os.environ:
+    numba.config.THREADING_LAYER = "workqueue"  # a second OpenMP beside torch's can crash there
+
+P0, P1, P2, P3, P4, P5, P6, P7, P8 = streams.LOG_POLYNOMIAL
+S0, S1, S2 = streams.SIN_POLYNOMIAL
+C0, C1, C2 = streams.COS_POLYNOMIAL
+LN2, ANGLE = streams.LN2, streams.ANGLE
+HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
+M0, M1 = np.uint64(streams.M0), np.uint64(streams.M1)
+W0, W1 = np.uint32(streams.W0), np.uint32(streams.W1)
+SQRT_HALF_BITS = np.int32(streams.SQRT_HALF_BITS)
+HIGH = np.uint64(32)
+
+inlined: Any = numba.njit(inline="always", error_model="numpy")
+
+
+def _bitcast(to: Any, source: Any) -> Any:
+    @intrinsic
+    def cast(typingctx: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.bitcast(args[0], context.get_value_type(to))
+
+        return to(source), codegen
+
+    return cast
+
+
+as_int32, as_float32 = _bitcast(types.int32, types.float32), _bitcast(types.float32, types.int32)
+
+
+@inlined
+def _philox_round(c0, c1, c2, c3, k0, k1):
+    p0, p1 = uint64(c0) * M0, uint64(c2) * M1
+    # Numba widens integers to 64 bits: every result is cast back to 32.
+    return uint32(uint32(p1 >> HIGH) ^ c1 ^ k0), uint32(p1), uint32(uint32(p0 >> HIGH) ^ c3 ^ k1), uint32(p0)
+
+
+@inlined
+def _normal_pair(first, second):
+    """`streams.normal_pair`, operation by operation."""
+    bits = as_int32(float32(uint32(first | uint32(1))))
+    exponent = int32(int32(bits - SQRT_HALF_BITS) >> int32(23))
+    t = as_float32(int32(bits - int32(exponent << int32(23)))) - ONE
+    p = P0
+    p = p * t + P1
+    p = p * t + P2
+    p = p * t + P3
+    p = p * t + P4
+    p = p * t + P5
+    p = p * t + P6
+    p = p * t + P7
+    p = p * t + P8
+    t2 = t * t
+    log_u = (t + (t * t2 * p - HALF * t2)) + float32(int32(exponent - int32(32))) * LN2
+    radius = np.sqrt(MINUS_TWO * log_u)
+
+    quadrant = uint32(uint32(second + uint32(0x20000000)) >> uint32(30))
+    angle = float32(int32(uint32(second - uint32(quadrant << uint32(30))))) * ANGLE
+    z = angle * angle
+    s = ((S0 * z + S1) * z + S2) * z * angle + angle
+    c = ((C0 * z + C1) * z + C2) * (z * z) - HALF * z + ONE
+    odd = (quadrant & uint32(1)) != uint32(0)
+    cosine = s if odd else c
+    sine = c if odd else s
+    cosine = -cosine if (uint32(quadrant + uint32(1)) & uint32(2)) != uint32(0) else cosine
+    sine = -sine if (quadrant & uint32(2)) != uint32(0) else sine
+    return radius * cosine, radius * sine
+
+
+@inlined
+def _normal_row(z, sample, step, pass_index, key0, key1):
+    """Fill z, a whole number of blocks long, with the normals of one sample."""
+    for block in range(len(z) // BLOCK):
+        for lane in range(LANES):
+            c0, c1, c2, c3 = uint32(block * LANES + lane), sample, step, pass_index
+            k0, k1 = key0, key1
+            for _ in range(streams.ROUNDS):
+                c0, c1, c2, c3 = _philox_round(c0, c1, c2, c3, k0, k1)
+                k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
+            z0, z1 = _normal_pair(c0, c1)
+            z2, z3 = _normal_pair(c2, c3)
+            at = block * BLOCK + lane
+            z[at], z[at + LANES], z[at + 2 * LANES], z[at + 3 * LANES] = z0, z1, z2, z3
+
+
+def _parallel(function: Any) -> Any:
+    return numba.njit(parallel=True, cache=True, nogil=True, error_model="numpy")(function)
+
+
+@_parallel
+def _normal(out, threads, first_sample, step, pass_index, key0, key1):
+    rows, outputs = out.shape
+    share = -(-rows // threads)
+    for thread in prange(threads):
+        z = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
+        for row in range(thread * share, min(rows, (thread + 1) * share)):
+            _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
+            for j in range(outputs):
+                out[row, j] = z[j]
+
+
+@_parallel
+def _output_stage(y, sigma, variance, lsb, levels, threads, first_sample, step, pass_index, key0, key1):
+    """In place; an empty sigma, variance or lsb means there is none."""
+    rows, positions, units = y.shape
+    noisy = sigma.size > 0 or variance.size > 0
+    share = -(-rows // threads)
+    for thread in prange(threads):
+        z = np.empty(-(-positions * units // BLOCK) * BLOCK if noisy else 0, np.float32)
+        for row in range(thread * share, min(rows, (thread + 1) * share)):
+            if noisy:
+                _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
+            for position in range(positions):
+                out = y[row, position]
+                at = position * units
+                std = sigma[row, position] if sigma.size > 0 else float32(0)
+                if variance.size > 0:
+                    v = variance[row, position]
+                    for j in range(units):
+                        out[j] += np.sqrt(std * std + v[j]) * z[at + j]
+                elif noisy:
+                    for j in range(units):
+                        out[j] += std * z[at + j]
+                if lsb.size > 0:
+                    size = lsb[row, position]
+                    for j in range(units):
+                        out[j] = min(max(np.rint(out[j] / size), -levels), levels) * size
+
+
+def _tail(stream: Stream, address: Address) -> tuple[Any, ...]:
+    key0, key1 = stream.key
+    return (
+        numba.get_num_threads(),  # asked here: inside a kernel it would keep Numba from caching it
+        np.uint64(address.first_sample),
+        np.uint32(address.step),
+        np.uint32(address.pass_index),
+        np.uint32(key0),
+        np.uint32(key1),
+    )
+
+
+def _array(tensor: Tensor | None, axes: int) -> np.ndarray:
+    return np.empty((0,) * axes, np.float32) if tensor is None else tensor.contiguous().numpy()
+
+
+class NumbaBackend(TorchBackend):
+    """torch's products; normals and the output stage in Numba, on the tensor's own memory."""
+
+    name = "numba"
+
+    def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        out = torch.empty(rows, outputs, dtype=torch.float32, device="cpu")
+        _normal(out.numpy(), *_tail(stream, address))
+        return out
+
+    def output_stage(
+        self,
+        y: Tensor,
+        stream: Stream,
+        address: Address,
+        sigma: Tensor | None,
+        variance: Tensor | None,
+        lsb: Tensor | None,
+        levels: int,
+    ) -> Tensor:
+        if sigma is None and variance is None and lsb is None:
+            return y
+        y = y.contiguous()
+        _output_stage(
+            y.numpy(),
+            _array(sigma, 2),
+            _array(variance, 3),
+            _array(lsb, 2),
+            np.float32(levels),
+            *_tail(stream, address),
+        )
+        return y

@@ -1,0 +1,136 @@
+"""The torch backend: plain tensor operations, for GPUs and wherever Numba is not wanted.
+
+torch has no full set of 32-bit unsigned operations, so words live in int64 and are masked; its
+CPU square root is not correctly rounded, so the root is taken in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from analogsim import streams
+from analogsim.streams import BLOCK, LANES, Address, Stream
+
+MASK = 0xFFFFFFFF
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in true float32, whatever the process default or autocast says.
+
+    TF32 puts 19 % error on a loss difference at σ = 1e-3 (reference: learning.md, Precision).
+    """
+    before = _get_precision()
+    _set_precision(("ieee", "ieee") if PER_DEVICE else ("highest",))
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        _set_precision(before)
+
+
+# torch ≥ 2.9 keeps one setting a device; its older getter raises once anyone has set these two apart.
+PER_DEVICE = hasattr(torch.backends.mkldnn, "matmul")
+
+
+def _get_precision() -> tuple[str, ...]:
+    if PER_DEVICE:
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+    return (torch.get_float32_matmul_precision(),)
+
+
+def _set_precision(precision: tuple[str, ...]) -> None:
+    if PER_DEVICE:
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = precision
+    else:
+        torch.set_float32_matmul_precision(*precision)
+
+
+class TorchBackend:
+    """Every kernel as torch operations, on the device its tensors live on."""
+
+    name = "torch"
+
+    def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        blocks = -(-outputs // BLOCK)
+        lanes = torch.arange(blocks * LANES, dtype=torch.int64, device=device).expand(rows, -1)
+        samples = torch.arange(rows, dtype=torch.int64, device=device) + address.first_sample
+        w0, w1, w2, w3 = _philox(
+            lanes,
+            (samples & MASK)[:, None].expand_as(lanes),
+            torch.full_like(lanes, address.step),
+            torch.full_like(lanes, address.pass_index),
+            stream.key,
+        )
+        z = torch.stack([*_normal_pair(w0, w1), *_normal_pair(w2, w3)], dim=1)
+        z = z.view(rows, 4, blocks, LANES).transpose(1, 2).reshape(rows, blocks * BLOCK)
+        return z[:, :outputs].contiguous()
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        with full_precision():
+            return x @ matrix.T
+
+    def output_stage(
+        self,
+        y: Tensor,
+        stream: Stream,
+        address: Address,
+        sigma: Tensor | None,
+        variance: Tensor | None,
+        lsb: Tensor | None,
+        levels: int,
+    ) -> Tensor:
+        batch, positions, units = y.shape
+        if sigma is not None or variance is not None:
+            z = self.normal(stream, address, batch, positions * units, y.device).view(y.shape)
+            std = y.new_zeros(1, 1, 1) if sigma is None else sigma[..., None]
+            if variance is not None:
+                std = (std * std + variance).sqrt()
+            y = y + std * z
+        if lsb is not None:
+            step = lsb[..., None]
+            y = (y / step).round().clamp(-levels, levels) * step
+        return y
+
+
+def _philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """`streams.philox` on int64 tensors that hold 32-bit words."""
+    k0, k1 = key
+    for _ in range(streams.ROUNDS):
+        # The product wraps into the sign bit; an arithmetic shift and a mask still give the high word.
+        p0, p1 = c0 * streams.M0, c2 * streams.M1
+        c0, c1, c2, c3 = (p1 >> 32 & MASK) ^ c1 ^ k0, p1 & MASK, (p0 >> 32 & MASK) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + streams.W0) & MASK, (k1 + streams.W1) & MASK
+    return c0, c1, c2, c3
+
+
+def _normal_pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """`streams.normal_pair`, operation by operation."""
+    bits = (first | 1).to(torch.float32).view(torch.int32)
+    exponent = (bits - streams.SQRT_HALF_BITS) >> 23
+    t = (bits - (exponent << 23)).view(torch.float32) - 1.0
+    p = torch.full_like(t, float(streams.LOG_POLYNOMIAL[0]))
+    for coefficient in streams.LOG_POLYNOMIAL[1:]:
+        p = p * t + float(coefficient)
+    t2 = t * t
+    log_u = (t + (t * t2 * p - 0.5 * t2)) + (exponent - 32).to(torch.float32) * float(streams.LN2)
+    radius = (-2.0 * log_u).to(torch.float64).sqrt().to(torch.float32)
+
+    quadrant = (second + 0x20000000 & MASK) >> 30
+    signed = second - (quadrant << 30) & MASK
+    signed = torch.where(signed >= 2**31, signed - 2**32, signed)
+    angle = signed.to(torch.float32) * float(streams.ANGLE)
+    z = angle * angle
+    s0, s1, s2 = (float(c) for c in streams.SIN_POLYNOMIAL)
+    c0, c1, c2 = (float(c) for c in streams.COS_POLYNOMIAL)
+    s = ((s0 * z + s1) * z + s2) * z * angle + angle
+    c = ((c0 * z + c1) * z + c2) * (z * z) - 0.5 * z + 1.0
+    odd = (quadrant & 1) != 0
+    cosine, sine = torch.where(odd, s, c), torch.where(odd, c, s)
+    cosine = torch.where((quadrant + 1 & 2) != 0, -cosine, cosine)
+    sine = torch.where((quadrant & 2) != 0, -sine, sine)
+    return radius * cosine, radius * sine

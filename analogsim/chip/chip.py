@@ -1,0 +1,160 @@
+"""A simulated chip: one crossbar a layer, digital biases, activations and decorrelation.
+
+It answers to the four names of `contracts.Chip`. Which noise a pass gets is the chip's own
+business: it counts steps (one an update) and passes within a step, and no caller can turn the
+count back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from analogsim.backends import get_backend
+from analogsim.chip.crossbar import Crossbar
+from analogsim.chip.ledger import CountingLedger
+from analogsim.config.schema import ChipDescription
+from analogsim.contracts import Activities, Capabilities, Factors, Probe, WeightUpdate
+from analogsim.errors import ArgumentError, CapabilityError
+from analogsim.network import Network
+from analogsim.streams import Address, Stream
+
+
+class SimulatedChip:
+    """A network on a chip.
+
+    description: what the chip is like. network, weights: what is programmed into it; biases
+    start at 0. stream: the chip's own randomness. backend: auto, numpy, numba or torch.
+    """
+
+    def __init__(
+        self,
+        description: ChipDescription,
+        network: Network,
+        weights: Sequence[Tensor],
+        stream: Stream,
+        backend: str = "auto",
+        device: str | torch.device = "cpu",
+    ):
+        kernels = get_backend(backend, device)
+        self.description, self.network = description, network
+        self.ledger = CountingLedger()
+        self._stream = stream
+        self._crossbars = [
+            Crossbar(weight.to(device), description, stream.child("noise", index), kernels, self.ledger)
+            for index, weight in enumerate(weights)
+        ]
+        self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
+        self._decorrelation: list[Tensor | None] = [None for _ in network.layers]
+        self._step, self._pass, self._rows = 0, -1, 0
+        self._first_input: tuple[Tensor, int, Tensor] | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self.description.injection_port, self.description.noise_free)
+
+    def run(self, x: Tensor, probe: Probe) -> Activities:
+        """One pass, or the next part of one: x (batch, ...) float32 -> its activities.
+
+        Raises CapabilityError for a perturbation without an injection port, ArgumentError for
+        shapes that do not fit or a `first_sample` that is not the next row of the pass.
+        """
+        address = self._advance(len(x), probe)
+        layers = self.network.layers
+        perturbations = self._perturbations(x, probe)
+        inputs, pre_activations = [], []
+        for index, (layer, crossbar) in enumerate(zip(layers, self._crossbars)):
+            vectors = self._decorrelated_input(x) if index == 0 else self._decorrelate(index, layer.vectors(x))
+            a = crossbar.read_vectors(vectors, address, perturbations[index])
+            if self.network.bias:
+                a += self._biases[index]
+            inputs.append(vectors.view(len(x), *vectors.shape[1 if layer.positions > 1 else 2 :]))
+            a = a.view(len(x), *layer.output_shape)
+            pre_activations.append(a)
+            x = self.network.activation(a) if index < len(layers) - 1 else a.clone()
+        return Activities(tuple(inputs), tuple(pre_activations), x)
+
+    def update(self, update: WeightUpdate) -> None:
+        """Write the change of every layer; the next pass opens a new step."""
+        for index, (layer, crossbar) in enumerate(zip(update.layers, self._crossbars)):
+            if layer.weight is not None:
+                crossbar.write(layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight)
+            if layer.bias is not None:
+                self._biases[index].sub_(layer.bias)
+            if layer.decorrelation is not None:
+                self._decorrelation[index] = layer.decorrelation
+        self._first_input = None
+        self._step, self._pass, self._rows = self._step + 1, -1, 0
+
+    def view(self, purpose: str, noisy: bool = True) -> SimulatedChip:
+        """The same cells under another stream and ledger, or noise-free; for evaluation alone."""
+        other = object.__new__(SimulatedChip)
+        other.__dict__.update(self.__dict__)
+        other.ledger = CountingLedger()
+        other._stream = self._stream.child(purpose)
+        other._crossbars = [
+            crossbar.view(other._stream.child("noise", index), other.ledger, noisy)
+            for index, crossbar in enumerate(self._crossbars)
+        ]
+        other._pass, other._rows, other._first_input = -1, 0, None
+        return other
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The programmed weight matrices; for the oracle and for saving, never for a learner."""
+        return [crossbar.weight for crossbar in self._crossbars]
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, by reference; the decorrelation matrices are the learner's."""
+        counts = [self._step, self.ledger.reads, self.ledger.conversions, self.ledger.writes]
+        tensors = {"counts": torch.tensor(counts)}
+        for index, (crossbar, bias) in enumerate(zip(self._crossbars, self._biases)):
+            tensors |= {f"weight{index}": crossbar.weight, f"bias{index}": bias}
+        return tensors
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put a saved state back."""
+        for index, (crossbar, bias) in enumerate(zip(self._crossbars, self._biases)):
+            crossbar.load(state[f"weight{index}"])
+            bias.copy_(state[f"bias{index}"])
+        self._step, *counts = (int(count) for count in state["counts"])
+        self.ledger.reads, self.ledger.conversions, self.ledger.writes = counts
+        self._pass, self._rows, self._first_input = -1, 0, None
+
+    def _advance(self, rows: int, probe: Probe) -> Address:
+        if probe.first_sample == 0:
+            self._pass, self._rows = self._pass + 1, 0
+        elif probe.first_sample != self._rows or self._pass < 0:
+            raise ArgumentError("first_sample", probe.first_sample, f"0 (a new pass) or {self._rows} (its next row)")
+        self._rows += rows
+        return Address(self._step, self._pass, probe.first_sample)
+
+    def _perturbations(self, x: Tensor, probe: Probe) -> Sequence[Tensor | None]:
+        layers = self.network.layers
+        if probe.perturbation is None:
+            return [None] * len(layers)
+        if not self.description.injection_port:
+            raise CapabilityError(f"chip {self.description.name} has no injection port: it cannot add a perturbation")
+        if len(probe.perturbation) != len(layers):
+            raise ArgumentError("perturbation", f"{len(probe.perturbation)} layers", f"{len(layers)} layers")
+        for layer, epsilon in zip(layers, probe.perturbation):
+            if epsilon is not None and epsilon.shape != (len(x), *layer.output_shape):
+                raise ArgumentError("perturbation", tuple(epsilon.shape), str((len(x), *layer.output_shape)))
+        return probe.perturbation
+
+    def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
+        matrix = self._decorrelation[index]
+        return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
+
+    def _decorrelated_input(self, x: Tensor) -> Tensor:
+        """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
+        layer = self.network.layers[0]
+        if self._decorrelation[0] is None:
+            return layer.vectors(x)
+        kept = self._first_input
+        if kept is None or kept[0] is not x or kept[1] != x._version:
+            kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
+            self._first_input = kept
+        return kept[2].clone()

@@ -1,0 +1,51 @@
+"""Activity-based node perturbation (ANP), Dalm et al. 2023, arXiv 2310.00965, eq. 6.
+
+    ΔW_l = N · δL · δa_l / ‖δa‖² · x*_{l-1}ᵀ ,   δa = ã - a ,   N = Σ_l N_l
+
+Needs two passes and their activities, nothing of the noise between them: on a chip whose noise
+is hidden, both passes are simply noisy and the first stands in for the clean one (section 3.4).
+K noisy passes are averaged, all against the one first pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogsim.contracts import Activities, Probe, WeightUpdate
+from analogsim.learners.perturbation import Perturbation, gradient, per_sample, safe_ratio, squared_norm
+from analogsim.network import Network
+
+
+@dataclass(frozen=True)
+class ActivityPerturbation:
+    network: Network
+    perturbation: Perturbation | None = None  # None: the chip's own noise is the perturbation
+    noisy_baseline: bool = False  # the first pass is perturbed like the others
+    samples: int = 1  # K
+
+    def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
+        if self.perturbation is None:
+            return (Probe(),) * (1 + self.samples)
+        perturbed = range(0 if self.noisy_baseline else 1, 1 + self.samples)
+        probes = tuple(self.perturbation.probe(step, k, batch) for k in perturbed)
+        return probes if self.noisy_baseline else (Probe(), *probes)
+
+    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
+        first = activities[0]
+        errors = [torch.zeros_like(a) for a in first.pre_activations]
+        for noisy, loss in zip(activities[1:], losses[1:]):
+            delta = [n - a for n, a in zip(noisy.pre_activations, first.pre_activations)]
+            factor = safe_ratio((loss - losses[0]) * (self.network.nodes / self.samples), squared_norm(delta))
+            for error, d in zip(errors, delta):
+                error += per_sample(factor, d)
+        return gradient(errors, first.inputs)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        pass

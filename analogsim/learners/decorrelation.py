@@ -1,0 +1,64 @@
+"""Decorrelated learning, Dalm et al. 2023, arXiv 2310.00965, section 2.3: DBP, DNP, DINP, DANP.
+
+    x*_{l-1} = R_{l-1} x_{l-1} ,   R <- R - α (C - diag C) R ,   C = ⟨x* x*ᵀ⟩
+
+with x* of the first pass, the R that made it, R = I at first, and the mean over batch and
+positions. Wraps any rule; every layer's input is decorrelated, the first layer's included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from analogsim.contracts import Activities, LayerUpdate, Learner, Probe, WeightUpdate
+
+
+@dataclass(frozen=True)
+class Decorrelated:
+    rule: Learner
+    matrices: Sequence[Tensor]  # R_{l-1} per layer, changed in place
+    rate: float  # α; stable while α λ_max(C) < 2
+
+    def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
+        return self.rule.ask(step, batch)
+
+    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
+        update = self.rule.tell(activities, losses)  # first: BP still needs the R of this pass
+        for matrix, x in zip(self.matrices, activities[0].inputs):
+            decorrelate(matrix, x, self.rate)
+        layers = zip(update.layers, self.matrices)
+        return WeightUpdate(tuple(replace(layer, decorrelation=matrix) for layer, matrix in layers))
+
+    def opening(self) -> WeightUpdate:
+        """The update that hands the chip its matrices before the first pass."""
+        return WeightUpdate(tuple(LayerUpdate(decorrelation=matrix) for matrix in self.matrices))
+
+    def state(self) -> dict[str, Tensor]:
+        matrices = {f"matrix{index}": matrix for index, matrix in enumerate(self.matrices)}
+        return matrices | {f"rule/{name}": tensor for name, tensor in self.rule.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for index, matrix in enumerate(self.matrices):
+            matrix.copy_(state[f"matrix{index}"])
+        self.rule.load({name[5:]: tensor for name, tensor in state.items() if name.startswith("rule/")})
+
+
+def decorrelate(matrix: Tensor, x: Tensor, rate: float) -> None:
+    """One step of R, in place. x: (batch, in) or (batch, positions, in), decorrelated by this R.
+
+    With fewer vectors n than inputs D, (C - diag C) R = X*ᵀ (X* R) / n - diag(C) R takes 2 n D²
+    multiply-adds in place of n D² + D³.
+    """
+    x = x.flatten(0, -2)
+    n, d = x.shape
+    if n < d:
+        projected = x @ matrix
+        diagonal = torch.linalg.vecdot(x, x, dim=0) / n
+        matrix.mul_((1 + rate * diagonal)[:, None]).addmm_(x.T, projected, alpha=-rate / n)
+    else:
+        covariance = (x.T @ x).div_(n).fill_diagonal_(0)
+        matrix.sub_(covariance @ matrix, alpha=rate)

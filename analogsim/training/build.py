@@ -1,0 +1,146 @@
+"""From a configuration to a trainer: the one place that knows config, chip and learners."""
+
+from __future__ import annotations
+
+import torch
+
+from analogsim.backends import get_backend
+from analogsim.chip.chip import SimulatedChip
+from analogsim.config.schema import RULES, Experiment, LearnerSettings
+from analogsim.contracts import Capabilities, Chip, Learner
+from analogsim.errors import CapabilityError, DataError
+from analogsim.learners.activity_perturbation import ActivityPerturbation
+from analogsim.learners.backpropagation import BackPropagation
+from analogsim.learners.decorrelation import Decorrelated
+from analogsim.learners.iterative_perturbation import IterativePerturbation
+from analogsim.learners.node_perturbation import NodePerturbation
+from analogsim.learners.perturbation import Perturbation
+from analogsim.network import Network
+from analogsim.streams import Stream
+from analogsim.training.data import Dataset
+from analogsim.training.loop import Trainer
+from analogsim.training.losses import LOSSES
+from analogsim.training.optimizer import Optimizer
+
+
+def build_network(experiment: Experiment, data: Dataset) -> Network:
+    settings = experiment.network
+    return Network.dense(data.inputs, settings.hidden, data.outputs, settings.negative_slope, settings.bias)
+
+
+def build_trainer(
+    experiment: Experiment,
+    data: Dataset,
+    seed: int,
+    backend: str = "auto",
+    device: str = "cpu",
+    chip: Chip | None = None,
+) -> Trainer:
+    """A trainer ready to run. chip: a lab's own, in place of the simulated one.
+
+    Chip, learner, initial weights and shuffling each get a stream of their own; none leads to
+    another. Raises CapabilityError where the rule needs what the chip lacks, DataError where loss
+    and targets do not fit.
+    """
+    settings = experiment.learner
+    root = Stream.from_seed(seed)
+    network = build_network(experiment, data)
+    weights = network.initial_weights(root.child("initial weights"))
+    if chip is None:
+        check_capabilities(settings, experiment.chip.name, _capabilities(experiment))
+        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device)
+    else:
+        check_capabilities(settings, type(chip).__name__, chip.capabilities)
+    weights = [weight.to(device) for weight in weights]
+    learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
+    shadow = weights if settings.base_rule == "bp" else ()
+    return Trainer(
+        chip=chip,
+        learner=learner,
+        optimizer=Optimizer(experiment.optimizer, network, device, shadow),
+        data=data.to(device),
+        loss=LOSSES[_loss_name(experiment, data)],
+        shuffle=root.child("shuffle"),
+        batch=experiment.training.batch,
+        epochs=experiment.training.epochs,
+        angle=experiment.training.angle,
+    )
+
+
+def build_learner(
+    experiment: Experiment,
+    network: Network,
+    weights: list[torch.Tensor],
+    stream: Stream,
+    backend: str = "auto",
+    device: str = "cpu",
+) -> Learner:
+    """The rule, wrapped in decorrelation where its name begins with d. It never sees a chip.
+
+    weights: BP's own copy to start from; the other rules do not use it.
+    """
+    settings = experiment.learner
+    matrices = [torch.eye(layer.inputs, device=device) for layer in network.layers] if settings.decorrelated else None
+    sigma = settings.perturbation
+    own = None
+    if isinstance(sigma, float | int):
+        own = Perturbation(sigma, network, stream, get_backend(backend, device), torch.device(device))
+    noisy = settings.baseline == "noisy"
+    rule: Learner
+    if settings.base_rule == "bp":
+        rule = BackPropagation(network, weights, matrices)
+    elif settings.base_rule == "anp":
+        rule = ActivityPerturbation(network, own, noisy, settings.samples)
+    else:
+        assert own is not None, "check_capabilities refuses np and inp without a perturbation of their own"
+        if settings.base_rule == "np":
+            rule = NodePerturbation(network, own, noisy, settings.samples, settings.difference)
+        else:
+            rule = IterativePerturbation(network, own, noisy, settings.samples)
+    return rule if matrices is None else Decorrelated(rule, matrices, experiment.decorrelation.rate)
+
+
+def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities) -> None:
+    """Refuse a rule that needs what the chip lacks, naming rule, chip, reason and what would work."""
+    reason = _lacking(settings, can)
+    if reason is None:
+        return
+    ways = []
+    for rule in RULES:
+        for baseline in ("clean", "noisy"):
+            for perturbation in ("intrinsic", 1e-3):
+                other = LearnerSettings(rule=rule, baseline=baseline, perturbation=perturbation)
+                if _lacking(other, can) is None and not any(way.startswith(rule + " ") for way in ways):
+                    how = "" if other.base_rule == "bp" else f" (baseline: {baseline}, perturbation: {perturbation})"
+                    ways.append(rule + " " + how.strip())
+    works = ", ".join(way.strip() for way in ways)
+    raise CapabilityError(f"rule {settings.rule} cannot run on chip {chip}: {reason}; what works on it: {works}")
+
+
+def _lacking(settings: LearnerSettings, can: Capabilities) -> str | None:
+    if settings.base_rule == "bp":
+        return None
+    intrinsic = settings.perturbation == "intrinsic"
+    if intrinsic and settings.base_rule in ("np", "inp"):
+        return f"{settings.base_rule} needs a perturbation it knows, and the chip's own noise is hidden"
+    if not intrinsic and not can.injection_port:
+        return "it has no injection port to add a known perturbation"
+    if intrinsic and can.noise_free:
+        return "it has no noise of its own to serve as the perturbation"
+    if settings.baseline == "clean" and not can.noise_free:
+        return "it is always noisy, so there is no clean baseline pass"
+    return None
+
+
+def _capabilities(experiment: Experiment) -> Capabilities:
+    return Capabilities(experiment.chip.injection_port, experiment.chip.noise_free)
+
+
+def _loss_name(experiment: Experiment, data: Dataset) -> str:
+    name = experiment.training.loss
+    if name == "auto":
+        return "cross_entropy" if data.classification else "mse"
+    if (name == "cross_entropy") != data.classification:
+        held = "class numbers" if data.classification else "real numbers"
+        raise DataError(f"training.loss: {name} does not fit {data.name}, whose targets are {held}")
+    return name

@@ -1,0 +1,149 @@
+"""Data sets: digits (bundled), OpenML's by name, or your own arrays in an .npz file.
+
+Images (whole numbers 0..255) are scaled to [0, 1], nothing else; other numbers are taken as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analogsim.errors import DataError
+
+# OpenML data set id, training rows (the rest is the test set), largest value.
+OPENML = {
+    "mnist": (554, 60_000, 255.0),
+    "fashion_mnist": (40996, 60_000, 255.0),
+    "cifar10": (40927, 50_000, 255.0),
+    "sarcos": (44976, 44_484, 1.0),  # OpenML carries the first joint's torque alone
+}
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """x: (rows, ...) as stored (uint8 stays small in memory), divided by `scale` when read.
+
+    y: (rows,) int64 class numbers, or (rows, outputs) float32.
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    scale: float
+    outputs: int
+
+    @property
+    def classification(self) -> bool:
+        return self.y_train.ndim == 1
+
+    @property
+    def inputs(self) -> int:
+        return self.x_train[0].numel()
+
+    def batch(self, split: Literal["train", "test"], rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """(x float32 (batch, inputs), y) of the given rows."""
+        x, y = (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
+        x = x[rows].flatten(1).to(torch.float32)
+        return (x.div_(self.scale) if self.scale != 1 else x), y[rows]
+
+    def to(self, device: str | torch.device) -> Dataset:
+        moved = (getattr(self, name).to(device) for name in ARRAYS)
+        return Dataset(self.name, *moved, self.scale, self.outputs)
+
+
+def load_data(source: str) -> Dataset:
+    """A data set by name or `npz:FILE`. Raises DataError saying what is wrong and what would do."""
+    if source == "digits":
+        return _digits()
+    if source in OPENML:
+        return _openml(source)
+    if source.startswith("npz:"):
+        return _npz(Path(source.removeprefix("npz:")).expanduser())
+    raise DataError(f"data: {source!r} is not a data set; allowed: digits, {', '.join(OPENML)}, or npz:FILE")
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    return _dataset("digits", x_train.astype(np.uint8), y_train, x_test.astype(np.uint8), y_test, 16.0)
+
+
+def _openml(name: str) -> Dataset:
+    from sklearn.datasets import fetch_openml
+
+    number, rows, scale = OPENML[name]
+    try:
+        bunch = fetch_openml(data_id=number, as_frame=False, parser="auto")
+    except Exception as error:  # the fetcher raises whatever its transport does
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"data: {name} could not be fetched from OpenML (id {number}): {reason}. Without a network, give the "
+            f"arrays yourself: data: npz:FILE with {', '.join(ARRAYS)}"
+        ) from None
+    x = np.asarray(bunch.data)
+    x = x.astype(np.uint8) if scale == 255 else x.astype(np.float32)
+    y = np.asarray(bunch.target)
+    y = y.astype(np.int64) if scale == 255 else y.astype(np.float32)
+    return _dataset(name, x[:rows], y[:rows], x[rows:], y[rows:], scale)
+
+
+def _npz(path: Path) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in ARRAYS if name not in archive]
+            if missing:
+                raise DataError(f"data: {path} holds {', '.join(archive)}, but not {', '.join(missing)}")
+            x_train, y_train, x_test, y_test = (archive[name] for name in ARRAYS)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib, OSError, ValueError: all mean that it cannot be read
+        raise DataError(f"data: {path} cannot be read as an .npz file: {error}") from None
+    scale = 255.0 if x_train.dtype == np.uint8 else 1.0
+    return _dataset(str(path), x_train, y_train, x_test, y_test, scale)
+
+
+def _dataset(name: str, x_train, y_train, x_test, y_test, scale: float) -> Dataset:
+    """Check that the arrays fit together and are finite."""
+    for what, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if x.ndim < 2 or len(x) == 0 or x[0].size == 0:
+            raise DataError(f"data: {name}: x_{what} has shape {x.shape}; it needs rows and at least one input")
+        if len(x) != len(y):
+            raise DataError(f"data: {name}: x_{what} has {len(x)} rows and y_{what} {len(y)}")
+        for label, array in ((f"x_{what}", x), (f"y_{what}", y)):
+            if array.dtype.kind not in "buif":
+                raise DataError(f"data: {name}: {label} holds {array.dtype}, not numbers")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(f"data: {name}: {label} holds NaN or infinity")
+    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
+        raise DataError(
+            f"data: {name}: x_train is {x_train.dtype} {x_train.shape}, x_test {x_test.dtype} {x_test.shape}"
+        )
+    x_train, x_test = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (x_train, x_test))
+    y_train, y_test, outputs = _targets(name, y_train, y_test)
+    arrays = (torch.from_numpy(np.ascontiguousarray(a)).clone() for a in (x_train, y_train, x_test, y_test))
+    return Dataset(name, *arrays, scale, outputs)
+
+
+def _targets(name: str, y_train, y_test) -> tuple[np.ndarray, np.ndarray, int]:
+    if y_train.dtype.kind in "bui" and y_train.ndim == 1:
+        if y_test.dtype.kind not in "bui" or y_test.ndim != 1:
+            raise DataError(f"data: {name}: y_train holds class numbers, y_test is {y_test.dtype} {y_test.shape}")
+        classes = int(y_train.max()) + 1
+        if min(y_train.min(), y_test.min()) < 0 or y_test.max() >= classes or classes < 2:
+            raise DataError(f"data: {name}: class numbers must run from 0 up, at least two, y_test's among y_train's")
+        return y_train.astype(np.int64), y_test.astype(np.int64), classes
+    y_train, y_test = (y.reshape(len(y), -1).astype(np.float32) for y in (y_train, y_test))
+    if y_train.shape[1] != y_test.shape[1]:
+        raise DataError(f"data: {name}: y_train has {y_train.shape[1]} outputs and y_test {y_test.shape[1]}")
+    return y_train, y_test, y_train.shape[1]

@@ -1,0 +1,193 @@
+"""The training loop: ask the learner, run the chip, tell the learner, write the chip.
+
+One `Trainer` is one run. Between any two steps its whole state can be saved, and a trainer
+built anew and loaded with it goes on to the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from analogsim.backends.torch import full_precision
+from analogsim.chip.chip import SimulatedChip
+from analogsim.contracts import Chip, Learner
+from analogsim.learners.decorrelation import Decorrelated
+from analogsim.streams import Stream
+from analogsim.training import oracle
+from analogsim.training.checkpoint import Checkpoint
+from analogsim.training.data import Dataset
+from analogsim.training.optimizer import Optimizer
+
+DIVERGED = 10.0  # times the untrained loss
+
+
+@dataclass
+class Progress:
+    """Where a run stands. rows: the learning curve so far, one an epoch, epoch 0 untrained."""
+
+    epoch: int = 1  # the one being trained, from 1
+    batches: int = 0  # of this epoch, done
+    step: int = 0
+    loss_sum: float = 0.0  # of this epoch's first passes
+    correct: int = 0
+    seen: int = 0
+    untrained_loss: float = math.nan
+    seconds: float = 0.0
+    status: str = "running"  # then ok or diverged
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    chip: Chip
+    learner: Learner
+    optimizer: Optimizer
+    data: Dataset
+    loss: oracle.Loss
+    shuffle: Stream
+    batch: int
+    epochs: int
+    angle: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.learner, Decorrelated):
+            self.chip.update(self.learner.opening())
+
+    @property
+    def batches(self) -> int:
+        """Steps an epoch; the last batch may be smaller."""
+        return -(-len(self.data.x_train) // self.batch)
+
+    def run(self, stop: Callable[[], bool], after_step: Callable[[], None], after_epoch: Callable[[], None]) -> None:
+        """Train until done, diverged, or `stop()` between two steps."""
+        progress = self.progress
+        started, before = time.perf_counter(), progress.seconds
+
+        def tick() -> None:
+            progress.seconds = before + time.perf_counter() - started
+
+        with full_precision():
+            if not progress.rows:
+                self._record_untrained()
+                tick()
+                progress.status = "running" if self.epochs else "ok"
+                after_epoch()
+            while progress.status == "running" and progress.epoch <= self.epochs:
+                order = torch.from_numpy(self.shuffle.permutation(len(self.data.x_train), progress.epoch))
+                angle = None
+                while progress.batches < self.batches:
+                    if stop():
+                        return
+                    rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
+                    last = progress.batches == self.batches - 1
+                    loss, angle = self._step(rows, with_angle=self.angle and last)
+                    tick()
+                    after_step()
+                    if not loss <= DIVERGED * progress.untrained_loss:  # NaN included
+                        progress.status = "diverged"
+                        break
+                self._record_epoch(angle)
+                tick()
+                if progress.status == "running" and progress.epoch > self.epochs:
+                    progress.status = "ok"
+                after_epoch()
+
+    def _step(self, rows: Tensor, with_angle: bool) -> tuple[float, float | None]:
+        progress = self.progress
+        x, y = self.data.batch("train", rows)
+        activities, losses = [], []
+        for probe in self.learner.ask(progress.step, len(x)):
+            activity = self.chip.run(x, probe)
+            activity.outputs.requires_grad_()  # BP starts from the loss's gradient there
+            activities.append(activity)
+            losses.append(self.loss(activity.outputs, y))
+        hits, loss = oracle.correct(activities[0].outputs, y), float(losses[0].detach().sum())
+        exact = oracle.true_gradient(self.chip, self._matrices(), x, y, self.loss) if with_angle else None
+        with torch.no_grad():
+            gradient = self.learner.tell(activities, losses)
+        angle = oracle.angle_deg(gradient, exact) if exact is not None else None
+        self.chip.update(self.optimizer.step(gradient))
+        progress.step += 1
+        progress.batches += 1
+        progress.loss_sum += loss
+        progress.correct += hits or 0
+        progress.seen += len(x)
+        return loss / len(x), angle
+
+    def _matrices(self) -> list[Tensor] | None:
+        return list(self.learner.matrices) if isinstance(self.learner, Decorrelated) else None
+
+    def _record_untrained(self) -> None:
+        chip = oracle.evaluation_view(self.chip)
+        train = self._evaluate(chip, "train")
+        self.progress.untrained_loss = train.loss
+        self._record(0, train, self._evaluate(chip, "test"), None)
+
+    def _record_epoch(self, angle: float | None) -> None:
+        """Close the epoch: training figures are the mean over its own first passes."""
+        progress = self.progress
+        seen = max(progress.seen, 1)
+        accuracy = progress.correct / seen if self.data.classification else None
+        train = oracle.Score(progress.loss_sum / seen, accuracy)
+        self._record(progress.epoch, train, self._evaluate(oracle.evaluation_view(self.chip), "test"), angle)
+        progress.epoch += 1
+        progress.batches = progress.correct = progress.seen = 0
+        progress.loss_sum = 0.0
+
+    def _evaluate(self, chip: Chip, split: Literal["train", "test"]) -> oracle.Score:
+        rows = len(self.data.x_train if split == "train" else self.data.x_test)
+        with torch.no_grad():
+            return oracle.evaluate(chip, lambda part: self.data.batch(split, part), rows, self.loss)
+
+    def _record(self, epoch: int, train: oracle.Score, test: oracle.Score, angle: float | None) -> None:
+        quiet = oracle.noise_free_view(self.chip)
+        ideal = test if quiet is None else self._evaluate(quiet, "test")
+        ledger, progress = self.chip.ledger, self.progress
+        progress.rows.append(
+            {
+                "epoch": epoch,
+                "step": progress.step,
+                "reads": ledger.reads,
+                "writes": ledger.writes,
+                "train_loss": train.loss,
+                "train_accuracy": train.accuracy,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+                "test_accuracy_ideal": ideal.accuracy,
+                "angle_deg": angle,
+                "seconds": progress.seconds,
+                "status": "diverged" if progress.status == "diverged" else "ok",
+            }
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """The whole state, its tensors by reference."""
+        tensors: dict[str, Tensor] = {}
+        for part, state in self._parts().items():
+            tensors |= {f"{part}/{name}": tensor for name, tensor in state.items()}
+        return Checkpoint(tensors, asdict(self.progress))
+
+    def load(self, saved: Checkpoint) -> None:
+        """Put a saved state back into a freshly built trainer of the same experiment."""
+        parts: dict[str, dict[str, Tensor]] = {"chip": {}, "learner": {}, "optimizer": {}}
+        for key, tensor in saved.tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        if isinstance(self.chip, SimulatedChip):
+            self.chip.load(parts["chip"])
+        self.learner.load(parts["learner"])
+        self.optimizer.load(parts["optimizer"])
+        self.progress = Progress(**saved.record)
+
+    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
+        # A lab's own chip keeps its cells itself and has no state to hand out.
+        chip = self.chip.state() if isinstance(self.chip, SimulatedChip) else {}
+        return {"chip": chip, "learner": self.learner.state(), "optimizer": self.optimizer.state()}

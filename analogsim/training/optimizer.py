@@ -1,0 +1,83 @@
+"""The digital optimiser between learner and chip: gradients in, amounts to subtract out.
+
+    W <- W - η · optimizer(ΔW)          (Adam or SGD, torch.optim)
+
+torch.optim moves parameters that start at 0 every step, so what they become is the change
+itself and no copy of the weights is needed; a rule that keeps one (BP) has it kept in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from analogsim.config.schema import OptimizerSettings
+from analogsim.contracts import Factors, WeightUpdate
+from analogsim.network import Network
+
+
+class Optimizer:
+    """shadow: weight copies to subtract the same changes from (BP's own model), if any."""
+
+    def __init__(
+        self,
+        settings: OptimizerSettings,
+        network: Network,
+        device: str | torch.device = "cpu",
+        shadow: Sequence[Tensor] = (),
+    ):
+        self._weights = [torch.zeros(layer.units, layer.inputs, device=device) for layer in network.layers]
+        self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
+        self._shadow = shadow
+        self._changes = [*self._weights, *self._biases]
+        for change in self._changes:
+            change.grad = torch.zeros_like(change)
+        # maximize: the change comes out as +η·(...), the amount to subtract.
+        if settings.name == "adam":
+            self._torch: torch.optim.Optimizer = torch.optim.Adam(
+                self._changes, settings.lr, settings.betas, settings.eps, maximize=True, fused=True
+            )
+        else:
+            self._torch = torch.optim.SGD(self._changes, settings.lr, settings.momentum, maximize=True)
+
+    def step(self, gradient: WeightUpdate) -> WeightUpdate:
+        """The amounts to subtract; their tensors are reused by the next step."""
+        torch._foreach_zero_(self._changes)
+        for layer, weight, bias in zip(gradient.layers, self._weights, self._biases):
+            assert weight.grad is not None and bias.grad is not None
+            if isinstance(layer.weight, Factors):
+                errors, inputs = layer.weight.errors.flatten(0, -2), layer.weight.inputs.flatten(0, -2)
+                torch.mm(errors.T, inputs, out=weight.grad)
+            elif layer.weight is not None:
+                weight.grad.copy_(layer.weight)
+            if layer.bias is not None:
+                bias.grad.copy_(layer.bias)
+        self._torch.step()
+        for copy, change in zip(self._shadow, self._weights):
+            copy.sub_(change)
+        return WeightUpdate(
+            tuple(
+                replace(layer, weight=weight, bias=bias)
+                for layer, weight, bias in zip(gradient.layers, self._weights, self._biases)
+            )
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """torch.optim's own tensors (Adam's moments and step, SGD's momentum), by reference."""
+        per_parameter = self._torch.state_dict()["state"]
+        return {
+            f"{index}/{name}": value
+            for index, entries in per_parameter.items()
+            for name, value in entries.items()
+            if value is not None
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        entries: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            index, _, name = key.partition("/")
+            entries.setdefault(int(index), {})[name] = value
+        self._torch.load_state_dict({"state": entries, "param_groups": self._torch.state_dict()["param_groups"]})
