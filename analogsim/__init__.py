@@ -1,0 +1,30 @@
+"""analogsim: neural-network training on noisy analog chips whose noise cannot be read out."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analogsim.chip.crossbar import Crossbar
+    from analogsim.config.loader import load_chip, load_plan
+    from analogsim.errors import AnalogsimError
+    from analogsim.training.build import build_trainer
+    from analogsim.training.data import load_data
+
+__version__ = "0.1.0"
+__all__ = ["AnalogsimError", "Crossbar", "build_trainer", "load_chip", "load_data", "load_plan"]
+
+_HOMES = {
+    "AnalogsimError": "errors",
+    "Crossbar": "chip.crossbar",
+    "build_trainer": "training.build",
+    "load_chip": "config.loader",
+    "load_data": "training.data",
+    "load_plan": "config.loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that `analogsim --help` does not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'analogsim' has no attribute {name!r}")
+    return getattr(import_module(f"analogsim.{_HOMES[name]}"), name)

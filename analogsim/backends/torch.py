@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +19,19 @@ from analogsim.streams import BLOCK, LANES, Address, Stream
 MASK = 0xFFFFFFFF
 
 
+# torch ≥ 2.9 keeps one setting a device; its older getter raises once anyone has set them apart.
+_backends: Any = torch.backends
+PER_DEVICE = (_backends.cuda.matmul, _backends.mkldnn.matmul) if hasattr(_backends.mkldnn, "matmul") else ()
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products in true float32, whatever the process default or autocast says.
 
     TF32 puts 19 % error on a loss difference at σ = 1e-3 (reference: learning.md, Precision).
     """
-    before = _get_precision()
-    _set_precision(("ieee", "ieee") if PER_DEVICE else ("highest",))
+    before = [setting.fp32_precision for setting in PER_DEVICE] or [torch.get_float32_matmul_precision()]
+    _set_precision(["ieee", "ieee"] if PER_DEVICE else ["highest"])
     try:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
@@ -33,21 +39,11 @@ def full_precision() -> Iterator[None]:
         _set_precision(before)
 
 
-# torch ≥ 2.9 keeps one setting a device; its older getter raises once anyone has set these two apart.
-PER_DEVICE = hasattr(torch.backends.mkldnn, "matmul")
-
-
-def _get_precision() -> tuple[str, ...]:
-    if PER_DEVICE:
-        return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-    return (torch.get_float32_matmul_precision(),)
-
-
-def _set_precision(precision: tuple[str, ...]) -> None:
-    if PER_DEVICE:
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = precision
-    else:
-        torch.set_float32_matmul_precision(*precision)
+def _set_precision(values: list[str]) -> None:
+    for setting, value in zip(PER_DEVICE, values):
+        setting.fp32_precision = value
+    if not PER_DEVICE:
+        torch.set_float32_matmul_precision(values[0])
 
 
 class TorchBackend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from analogsim.backends import get_backend
@@ -26,6 +28,12 @@ from analogsim.training.optimizer import Optimizer
 def build_network(experiment: Experiment, data: Dataset) -> Network:
     settings = experiment.network
     return Network.dense(data.inputs, settings.hidden, data.outputs, settings.negative_slope, settings.bias)
+
+
+def check_plan(experiments: Mapping[str, Experiment]) -> None:
+    """Refuse before any training what no seed could run: rules that need what the chip lacks."""
+    for experiment in experiments.values():
+        check_capabilities(experiment.learner, experiment.chip.name, _capabilities(experiment))
 
 
 def build_trainer(

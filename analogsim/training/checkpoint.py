@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from analogsim.atomic import remove_strays, write_atomic
 
 KEPT = 2
 
@@ -30,33 +30,10 @@ class Checkpoint:
     record: dict[str, Any]
 
 
-def write_atomic(path: Path, fill: Callable[[IO[bytes]], None], name: Callable[[Path], str] | None = None) -> Path:
-    """Fill a temporary file beside `path`, sync it, rename it to `path` (or to what `name` says)."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        target = path if name is None else path.with_name(name(Path(temporary)))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return target
-
-
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write the next checkpoint of a folder and drop all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stray in folder.glob(".*.part"):
-        stray.unlink(missing_ok=True)  # of a writer that was killed; a folder has one writer
+    remove_strays(folder)
     number = 1 + max((_number(path) for path in folder.glob("*.npz")), default=0)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
     arrays["record"] = np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8)

@@ -1,0 +1,3 @@
+from analogsim.cli import main
+
+main()

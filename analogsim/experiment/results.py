@@ -1,0 +1,110 @@
+"""A run folder: who may write in it, what it holds, and its tables.
+
+    config.yaml        the fully resolved experiment
+    environment.json   versions, backend, threads, git commit
+    curves.csv         a row an epoch of every run, epoch 0 untrained
+    summary.json       final and best figures of every run
+    plots/             pictures
+    checkpoints/       RUN/seed-N/, what `--resume` goes on from
+
+Imports nothing heavy, so that a folder in use is refused at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from analogsim.atomic import write_text
+from analogsim.errors import RunFolderError
+
+RUN_COLUMNS = ("run", "chip", "rule", "baseline", "seed")
+EPOCH_COLUMNS = (
+    "epoch",
+    "step",
+    "reads",
+    "writes",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "test_accuracy_ideal",
+    "angle_deg",
+    "seconds",
+    "status",
+)
+
+
+@contextmanager
+def claimed(folder: Path, resume: bool) -> Iterator[None]:
+    """Hold a run folder for this process alone.
+
+    A new run makes the folder, or takes an empty one; `resume` needs one that holds a run.
+    Raises RunFolderError when it is in use, holds something already, or cannot be written.
+    """
+    if resume and not (folder / "config.yaml").is_file():
+        raise RunFolderError(f"{folder}: nothing to resume here, it has no config.yaml")
+    if not resume and folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise RunFolderError(f"{folder}: not empty; go on with `analogsim train --resume {folder}`, or give another --out")
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunFolderError(f"{folder}: another process is writing here; wait for it, or give another --out") from None
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fresh_folder(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, … that does not exist."""
+    base = Path("runs")
+    number = 1
+    while (base / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return base / (name if number == 1 else f"{name}-{number}")
+
+
+def write_curves(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """curves.csv, whole; a figure that does not exist stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, (*RUN_COLUMNS, *EPOCH_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "curves.csv", text.getvalue())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def summarise(labels: dict[str, Any], rows: Sequence[dict[str, Any]], status: str) -> dict[str, Any]:
+    """One run in a few figures. Best epoch: highest test accuracy, or lowest test loss."""
+    last = rows[-1]
+    finite = [row for row in rows if row["test_loss"] == row["test_loss"]] or [last]
+    if last["test_accuracy"] is not None:
+        best = max(finite, key=lambda row: row["test_accuracy"])
+    else:
+        best = min(finite, key=lambda row: row["test_loss"])
+    figures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_accuracy_ideal")
+    return {
+        **labels,
+        "status": status,
+        "epochs": last["epoch"],
+        "reads": last["reads"],
+        "writes": last["writes"],
+        "seconds": last["seconds"],
+        "final": {name: last[name] for name in figures},
+        "best": {"epoch": best["epoch"], **{name: best[name] for name in figures}},
+    }

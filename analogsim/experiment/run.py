@@ -1,0 +1,226 @@
+"""Train every variant and seed of a plan into one run folder; stop and go on at any instant."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analogsim.atomic import write_text
+from analogsim.backends import get_backend
+from analogsim.config.loader import Plan
+from analogsim.config.schema import Experiment
+from analogsim.errors import ArgumentError, RunFolderError
+from analogsim.experiment.results import summarise, write_curves, write_json
+from analogsim.training import checkpoint
+from analogsim.training.build import build_network, build_trainer, check_plan
+from analogsim.training.data import Dataset, load_data
+from analogsim.training.loop import Progress, Trainer
+
+
+class Reporter:
+    """Told what happens; does nothing. `analogsim.progress` shows it on a terminal."""
+
+    def message(self, text: str) -> None: ...
+    def begin(self, run: str, seed: int, trainer: Trainer) -> None: ...
+    def step(self, trainer: Trainer) -> None: ...
+    def epoch(self, trainer: Trainer) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant with one seed."""
+
+    name: str
+    seed: int
+    experiment: Experiment
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        learner = self.experiment.learner
+        names = (self.name, self.experiment.chip.name, learner.rule, learner.baseline, self.seed)
+        return dict(zip(("run", "chip", "rule", "baseline", "seed"), names))
+
+    def checkpoints(self, folder: Path) -> Path:
+        return folder / "checkpoints" / self.name / f"seed-{self.seed}"
+
+
+@dataclass
+class Outcome:
+    """What a command did. interrupted: stopped by a signal, to be gone on with."""
+
+    folder: Path
+    interrupted: bool = False
+    statuses: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, reporter: Reporter) -> Outcome:
+    """Train every run of the plan, one after the other. The folder must be claimed.
+
+    backend, device: as on the command line; a resumed folder keeps those it began with.
+    Raises AnalogsimError for what the user can mend; what is computed stays in the folder.
+    """
+    backend, device = _prepare(plan, folder, backend, device, resume)
+    runs = [Run(name, seed, e) for name, e in plan.variants.items() for seed in e.seeds]
+    data: dict[str, Dataset] = {}
+    for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
+        data[name] = load_data(name)
+    for experiment in plan.variants.values():
+        build_network(experiment, data[experiment.data])
+    progress: dict[Run, Progress] = {}
+    if resume:
+        for run in runs:
+            saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message)
+            if saved is not None:
+                progress[run] = Progress(**saved.record)
+        _write_tables(folder, progress)
+    outcome = Outcome(folder)
+    with _stop_signals() as stopped:
+        for run in runs:
+            known = progress.get(run)
+            if known is None or known.status == "running":
+                progress[run] = _train_one(run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter)
+            outcome.statuses[run.name, run.seed] = progress[run].status
+            if stopped.is_set():
+                outcome.interrupted = progress[run].status == "running" or run is not runs[-1]
+                break
+    return outcome
+
+
+def _train_one(
+    run: Run,
+    folder: Path,
+    data: Dataset,
+    backend: str,
+    device: str,
+    progress: dict[Run, Progress],
+    stopped: threading.Event,
+    reporter: Reporter,
+) -> Progress:
+    trainer = build_trainer(run.experiment, data, run.seed, backend, device)
+    checkpoints = run.checkpoints(folder)
+    saved = checkpoint.load_latest(checkpoints, lambda text: None) if checkpoints.is_dir() else None
+    if saved is not None:
+        trainer.load(saved)
+    progress[run] = trainer.progress
+    reporter.begin(run.name, run.seed, trainer)
+    last_save = time.monotonic()
+
+    def save() -> None:
+        nonlocal last_save
+        checkpoint.save(checkpoints, trainer.checkpoint())
+        last_save = time.monotonic()
+
+    def after_step() -> None:
+        reporter.step(trainer)
+        if time.monotonic() - last_save >= run.experiment.training.checkpoint_s:
+            save()
+
+    def after_epoch() -> None:
+        save()
+        _write_tables(folder, progress)
+        reporter.epoch(trainer)
+
+    trainer.run(stopped.is_set, after_step, after_epoch)
+    if trainer.progress.status == "running":
+        save()
+    return trainer.progress
+
+
+def _prepare(plan: Plan, folder: Path, backend: str, device: str, resume: bool) -> tuple[str, str]:
+    """Check what can be checked before the data is read; write or read the folder's own facts."""
+    check_plan(plan.variants)
+    file = folder / "environment.json"
+    if resume and file.is_file():
+        try:
+            before = json.loads(file.read_text())
+            backend, device, threads = before["backend"], before["device"], int(before["threads"])
+        except (ValueError, KeyError, TypeError):
+            raise RunFolderError(f"{file}: damaged; it must name backend, device and threads") from None
+        torch.set_num_threads(threads)
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ArgumentError("device", device, "cpu, cuda, or cuda:N")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ArgumentError("device", device, "cpu: torch sees no CUDA device here")
+    backend = get_backend(backend, device).name
+    if not (resume and file.is_file()):
+        write_text(folder / "config.yaml", plan.to_yaml())
+        write_json(file, environment(backend, device))
+    return backend, device
+
+
+def environment(backend: str, device: str) -> dict[str, Any]:
+    """What the figures were made with."""
+    names = ("analogsim-danp", "numpy", "numba", "torch", "scipy", "scikit-learn", "pydantic")
+    return {
+        "backend": backend,
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in names},
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of analogsim's own sources, where they are a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _write_tables(folder: Path, progress: dict[Run, Progress]) -> None:
+    write_curves(folder, (run.labels | row for run, one in progress.items() for row in one.rows))
+    write_json(
+        folder / "summary.json",
+        [summarise(run.labels, one.rows, one.status) for run, one in progress.items() if one.rows],
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM ask for a stop between two steps; a second one is obeyed at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        stopped.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

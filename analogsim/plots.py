@@ -1,0 +1,63 @@
+"""Pictures from results; nothing here trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+# Okabe and Ito's colours: told apart by colour-blind readers; markers and dashes serve in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = "osD^vPX*"
+
+
+def plot_curves(folder: Path) -> Path:
+    """plots/curves.png: train and test curves of a run folder, mean and min..max over seeds."""
+    curves = pd.read_csv(folder / "curves.csv", dtype={"run": str})
+    accuracy = bool(curves["test_accuracy"].notna().any())
+    panels = (("accuracy", "accuracy (%)"), ("loss", "loss")) if accuracy else (("loss", "loss"),)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.9), squeeze=False, layout="constrained")
+    for axis, (figure_name, label) in zip(axes[0], panels):
+        for index, (name, run) in enumerate(curves.groupby("run", sort=False)):
+            _draw(axis, run, figure_name, str(name), index)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][-1].plot([], [], color="grey", label="test")
+    axes[0][-1].plot([], [], color="grey", linestyle=":", label="train")
+    axes[0][0].legend(frameon=False, fontsize=9)
+    axes[0][-1].legend(axes[0][-1].lines[-2:], ["test, on the chip", "train"], frameon=False, fontsize=9)
+    seeds = curves["seed"].nunique()
+    if seeds > 1:
+        figure.suptitle(f"mean and range of {seeds} seeds", fontsize=10)
+    path = folder / "plots" / "curves.png"
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _draw(axis: Axes, run: pd.DataFrame, figure: str, name: str, index: int) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    scale = 100 if figure == "accuracy" else 1
+    for split, style in (("test", "-"), ("train", ":")):
+        by_epoch = run.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "min", "max"]) * scale
+        every = max(1, len(by_epoch) // 10)
+        axis.plot(
+            by_epoch.index,
+            by_epoch["mean"],
+            style,
+            color=colour,
+            marker=marker if split == "test" else None,
+            markevery=every,
+            markersize=4,
+            label=name if split == "test" else None,
+        )
+        axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0)
+    for _, row in run[run["status"] == "diverged"].iterrows():
+        axis.annotate("diverged", (row["epoch"], row[f"test_{figure}"] * scale), color=colour, fontsize=8)

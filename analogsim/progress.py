@@ -1,0 +1,77 @@
+"""Shows a training on the terminal: a bar with loss, accuracy and time left, or plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from analogsim.experiment.run import Reporter
+from analogsim.training.loop import Trainer
+
+
+class Lines(Reporter):
+    """A line an epoch, for logs and pipes."""
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def begin(self, run: str, seed: int, trainer: Trainer) -> None:
+        self._title = f"{run} seed {seed}"
+        self._started, self._first = time.monotonic(), trainer.progress.step
+
+    def epoch(self, trainer: Trainer) -> None:
+        progress = trainer.progress
+        done, all_steps = progress.step - self._first, trainer.epochs * trainer.batches
+        left = (time.monotonic() - self._started) / done * (all_steps - progress.step) if done else 0.0
+        end = "diverged" if progress.status == "diverged" else f"{left:.0f} s left" if left else ""
+        epoch = progress.rows[-1]["epoch"]
+        print(f"{self._title}  epoch {epoch}/{trainer.epochs}  {figures(trainer)}  {end}".rstrip(), flush=True)
+
+
+class Bar(Reporter):
+    """A live bar a run."""
+
+    def __init__(self, console: Console):
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, style="yellow")
+
+    def begin(self, run: str, seed: int, trainer: Trainer) -> None:
+        total, done = trainer.epochs * trainer.batches, trainer.progress.step
+        self._task = self._bar.add_task(f"{run} seed {seed}", total=total, completed=done, figures="")
+
+    def step(self, trainer: Trainer) -> None:
+        assert self._task is not None
+        self._bar.update(self._task, completed=trainer.progress.step)
+
+    def epoch(self, trainer: Trainer) -> None:
+        assert self._task is not None
+        diverged = "  diverged" if trainer.progress.status == "diverged" else ""
+        self._bar.update(self._task, completed=trainer.progress.step, figures=figures(trainer) + diverged)
+
+
+def figures(trainer: Trainer) -> str:
+    """Loss and accuracies of the last epoch in a few words."""
+    row = trainer.progress.rows[-1]
+    text = f"loss {row['train_loss']:.3f}"
+    if row["test_accuracy"] is None:
+        return f"{text} test {row['test_loss']:.3f}"
+    return f"{text} train {row['train_accuracy']:.1%} test {row['test_accuracy']:.1%}"

@@ -1,0 +1,388 @@
+"""The one suite every backend passes: numpy, numba and torch give the same noise bit for bit.
+
+Bits are compared as int32, so that -0 and 0, and one NaN and another, count as different.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import analogsim
+from analogsim.backends import NAMES, get_backend
+from analogsim.errors import ArgumentError
+from analogsim.streams import Address, Stream
+
+ALPHA = 1e-6
+CPU = torch.device("cpu")
+STREAM = Stream.from_seed(21).child("read noise", 0)
+every_backend = pytest.mark.parametrize("backend", [get_backend(name) for name in NAMES], ids=NAMES)
+
+
+def assert_same_bits(left, right):
+    left, right = torch.as_tensor(left), torch.as_tensor(right)
+    assert left.dtype == right.dtype == torch.float32
+    assert left.shape == right.shape
+    assert torch.equal(left.contiguous().view(torch.int32), right.contiguous().view(torch.int32))
+
+
+@contextmanager
+def threads(count):
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before[0])
+        torch.set_num_threads(before[1])
+
+
+# Normals
+
+words_32 = st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 3, 2**32 - 1), st.integers(0, 2))
+addresses = st.builds(Address, words_32, words_32, words_32)
+
+
+@every_backend
+@pytest.mark.parametrize("count", [1, 2])
+@settings(max_examples=50, deadline=None)
+@given(address=addresses, rows=st.integers(0, 40), outputs=st.integers(1, 300), seed=st.integers(0))
+def test_normals_are_those_of_the_stream(backend, count, address, rows, outputs, seed):
+    stream = Stream.from_seed(seed)
+    with threads(count):
+        z = backend.normal(stream, address, rows, outputs, CPU)
+    assert_same_bits(z, stream.normal(address, rows, outputs))
+
+
+@every_backend
+def test_normals_of_a_whole_layer_agree(backend):
+    """8·10^5 draws at once, as the kernels vectorise and share them out over threads."""
+    assert_same_bits(backend.normal(STREAM, Address(5, 1), 1001, 784, CPU), STREAM.normal(Address(5, 1), 1001, 784))
+
+
+@every_backend
+def test_normals_ignore_the_default_dtype(backend):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        z = backend.normal(STREAM, Address(), 3, 70, CPU)
+    finally:
+        torch.set_default_dtype(before)
+    assert_same_bits(z, STREAM.normal(Address(), 3, 70))
+
+
+# The output stage
+
+
+def stage(backend, y, sigma=None, variance=None, lsb=None, levels=7, address=Address(3, 1)):
+    """The output stage on a copy of y, which it may overwrite."""
+    return backend.output_stage(y.clone(), STREAM, address, sigma, variance, lsb, levels)
+
+
+def example(batch=37, positions=3, units=61):
+    """y, sigma, variance and lsb of a layer, from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(batch, positions, units, generator=generator)
+    sigma, lsb = torch.rand(2, batch, positions, generator=generator) + 0.1
+    return y, sigma, torch.rand(batch, positions, units, generator=generator), lsb
+
+
+SHAPES = [(1, 1, 1), (37, 3, 61), (64, 1, 500), (2, 49, 6), (0, 2, 3), (3, 2, 0)]
+
+
+@every_backend
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noise_is_sigma_z_at_position_times_units_plus_unit(backend, shape):
+    y, sigma, _, _ = example(*shape)
+    batch, positions, units = shape
+    z = torch.from_numpy(STREAM.normal(Address(3, 1), batch, positions * units)).view(shape)
+    assert_same_bits(stage(backend, torch.zeros(shape), sigma), 0 + sigma[..., None] * z)
+    assert_same_bits(stage(backend, y, sigma), y + sigma[..., None] * z)
+
+
+@every_backend
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("has_sigma", [True, False])
+def test_sigma_and_variance_combine_as_a_root_of_squares(backend, shape, has_sigma):
+    y, sigma, variance, _ = example(*shape)
+    z = STREAM.normal(Address(3, 1), shape[0], shape[1] * shape[2]).reshape(shape)
+    std = np.sqrt(sigma[..., None].double() ** 2 * has_sigma + variance.double())
+    out = stage(backend, y, sigma if has_sigma else None, variance)
+    np.testing.assert_allclose(out, y.double() + std * z, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(out, stage(get_backend("numpy"), y, sigma * has_sigma, variance), rtol=0, atol=1e-6)
+
+
+@every_backend
+@pytest.mark.parametrize("levels", [1, 7, 127])
+def test_the_adc_quantises_and_clips(backend, levels):
+    """Codes are whole, end at ±levels, and are the nearest to y; the same bits as plain torch, NaN and ±inf too."""
+    y, _, _, lsb = example()
+    y = 200 * y
+    y[0, 0, :4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -1e-9])
+    out = stage(backend, y, lsb=lsb, levels=levels)
+    codes = (out.double() / lsb[..., None]).nan_to_num()
+    assert (codes - codes.round()).abs().max() < 1e-4
+    assert codes.abs().max() <= levels + 1e-4
+    assert ((codes - y / lsb[..., None]).abs() <= 0.5 + 1e-4)[codes.abs() < levels - 0.5][1:].all()
+    assert_same_bits(out, (y / lsb[..., None]).round().clamp(-levels, levels) * lsb[..., None])
+
+
+@every_backend
+def test_the_adc_rounds_half_to_even(backend):
+    y = torch.tensor([[[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.49, 3.51]]]) / 4
+    out = stage(backend, y, lsb=torch.full((1, 1), 0.25), levels=3)
+    assert (4 * out).flatten().tolist() == [-2, -2, 0, 0, 2, 2, 3, 3]
+
+
+@every_backend
+def test_noise_comes_before_the_adc(backend):
+    y, sigma, _, lsb = example()
+    assert_same_bits(stage(backend, y, sigma, None, lsb), stage(backend, stage(backend, y, sigma), lsb=lsb))
+
+
+@every_backend
+def test_without_noise_and_adc_y_comes_back(backend):
+    y = example()[0]
+    assert_same_bits(stage(backend, y), y)
+    zero = torch.zeros(37, 3)
+    assert torch.equal(stage(backend, y, zero), y)
+    assert torch.equal(stage(backend, y, None, torch.zeros_like(y)), y)
+
+
+@every_backend
+@pytest.mark.parametrize("chunk", [1, 5, 36])
+@pytest.mark.parametrize("count", [1, 2])
+def test_chunks_and_threads_change_no_bit(backend, chunk, count):
+    y, *rest = example()
+    first = 2**32 - 20  # the count of samples wraps alike everywhere
+    whole = stage(backend, y, *rest, address=Address(9, 0, first))
+    parts = []
+    with threads(count):
+        for at in range(0, len(y), chunk):
+            address = Address(9, 0, (first + at) % 2**32)
+            parts.append(stage(backend, *(tensor[at : at + chunk] for tensor in (y, *rest)), address=address))
+    assert_same_bits(torch.cat(parts), whole)
+
+
+@every_backend
+def test_strides_change_no_bit_and_arguments_stay(backend):
+    """Transposed, sliced and expanded tensors; only y may be overwritten."""
+    y, sigma, variance, lsb = example()
+    strided = [torch.stack([tensor, tensor], -1).transpose(0, 1)[..., 0].transpose(0, 1) for tensor in example()]
+    assert not any(tensor.is_contiguous() for tensor in strided)
+    out = backend.output_stage(strided[0], STREAM, Address(3, 1), *strided[1:], 7)
+    assert_same_bits(out, stage(backend, y, sigma, variance, lsb))
+    for tensor, original in zip(strided[1:], (sigma, variance, lsb)):
+        assert_same_bits(tensor, original)
+    one = torch.full((1, 1), 0.5)
+    assert_same_bits(stage(backend, y, one.expand(37, 3)), stage(backend, y, torch.full((37, 3), 0.5)))
+
+
+def check_standard_deviation(residuals, sigma):
+    """Variance of residuals / sigma: Gaussian limit at level ALPHA."""
+    z = residuals.double() / sigma
+    assert abs(z.square().mean() - 1) * (z.numel() / 2) ** 0.5 < stats.norm.isf(ALPHA / 2)
+
+
+def residuals(backend, sigma, variance):
+    """10^6 draws of the output stage's noise at one sigma and variance, y being 2."""
+    y = torch.full((1000, 10, 100), 2.0)
+    return stage(backend, y, torch.full((1000, 10), sigma), torch.full_like(y, variance)) - 2
+
+
+@every_backend
+def test_noise_has_the_asked_standard_deviation(backend):
+    """10^6 draws, variance at α = 1e-6: detects a σ off by 0.4 %."""
+    check_standard_deviation(residuals(backend, 0.3, 0.16), 0.5)
+    check_standard_deviation(residuals(backend, 0.3, 0.0), 0.3)
+
+
+@every_backend
+@pytest.mark.parametrize(
+    ("sigma", "variance"),
+    [(0.3 * 1.01, 0.16 * 1.01**2), (0.3**2, 0.16), (0.3, 0.4), (0.3, 0.16**2), (0.7, 0), (0.3, 0)],
+)
+def test_the_deviation_test_catches(backend, sigma, variance):
+    """σ + 1 %, σ² for σ, the root for the variance and the reverse, σ added to the root, a variance left out."""
+    with pytest.raises(AssertionError):
+        check_standard_deviation(residuals(backend, sigma, variance), 0.5)
+
+
+# Products
+
+
+def factors(*shape):
+    """x (..., in) and matrix (out, in), scaled so that products are of order 1."""
+    generator = torch.Generator().manual_seed(1)
+    *batch, out, width = shape
+    return torch.randn(*batch, width, generator=generator) / width**0.5, torch.randn(out, width, generator=generator)
+
+
+@every_backend
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 10, 784), (5, 9, 32, 27), (0, 3, 4)])
+def test_a_product_is_x_matrix_transposed(backend, shape):
+    x, matrix = factors(*shape)
+    product = backend.product(x, matrix)
+    assert product.dtype == torch.float32
+    np.testing.assert_allclose(product, x.double() @ matrix.double().T, rtol=0, atol=1e-5)
+    strided = x.flip(-1).contiguous().flip(-1).transpose(0, -1).contiguous().transpose(0, -1)
+    np.testing.assert_allclose(backend.product(strided, matrix.T.contiguous().T), product, rtol=0, atol=1e-5)
+
+
+def precision():
+    """Every process setting of float32 products that this torch has."""
+    found = [torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32, torch.is_autocast_enabled()]
+    if hasattr(torch.backends.mkldnn, "matmul"):
+        found += [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+    return found
+
+
+@contextmanager
+def matmul_precision(name):
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@contextmanager
+def fp32_precision(device, name):
+    setting = getattr(torch.backends, device).matmul
+    before = setting.fp32_precision
+    setting.fp32_precision = name
+    try:
+        yield
+        assert setting.fp32_precision == name
+    finally:
+        setting.fp32_precision = before
+
+
+LOWERED = {
+    "default": nullcontext,
+    "high": lambda: matmul_precision("high"),
+    "medium": lambda: matmul_precision("medium"),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+if hasattr(torch.backends.mkldnn, "matmul"):  # torch ≥ 2.9
+    PER_DEVICE = {
+        "mkldnn bf16": lambda: fp32_precision("mkldnn", "bf16"),
+        "cuda tf32": lambda: fp32_precision("cuda", "tf32"),
+    }
+else:
+    PER_DEVICE = {}
+
+
+@every_backend
+@pytest.mark.parametrize("lowered", [*LOWERED, *PER_DEVICE])
+def test_no_process_setting_lowers_a_product(backend, lowered):
+    x, matrix = factors(64, 10, 784)
+    product = backend.product(x, matrix)
+    with (LOWERED | PER_DEVICE)[lowered]():
+        assert_same_bits(backend.product(x, matrix), product)
+
+
+def test_the_precision_test_would_see_bf16():
+    x, matrix = factors(64, 10, 784)
+    with LOWERED["autocast"](), pytest.raises(AssertionError):
+        assert_same_bits((x @ matrix.T).float(), x @ matrix.T.double().float())
+    with LOWERED["autocast"]():
+        assert (x @ matrix.T - x.double() @ matrix.double().T).abs().max() > 1e-3
+
+
+@every_backend
+@pytest.mark.parametrize("lowered", LOWERED)
+def test_a_product_leaves_the_process_settings_alone(backend, lowered):
+    x, matrix = factors(3, 4, 5)
+    with LOWERED[lowered]():
+        before = precision()
+        backend.product(x, matrix)
+        assert precision() == before
+        with pytest.raises((RuntimeError, ValueError)):
+            backend.product(x, matrix.T)
+        assert precision() == before
+
+
+# The Numba kernels in another process
+
+OTHER_PROCESS = """
+import json, sys, numba, numpy as np
+sys.path.insert(0, sys.argv[1])
+import test_suite
+print(json.dumps({
+    "hash": test_suite.bits_of_the_kernels(),
+    "layer": numba.threading_layer(),
+    "cached": [sum(kernel.stats.cache_hits.values()) for kernel in test_suite.kernels()],
+    "compiled": [sum(kernel.stats.cache_misses.values()) for kernel in test_suite.kernels()],
+}))
+"""
+
+
+def kernels():
+    from analogsim.backends import numba as kernel_file
+
+    return kernel_file._normal, kernel_file._output_stage
+
+
+def bits_of_the_kernels():
+    backend = get_backend("numba")
+    z = backend.normal(STREAM, Address(1, 2, 3), 100, 200, CPU)
+    return hashlib.sha256(z.numpy().tobytes() + stage(backend, *example()).numpy().tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def other_process():
+    """What the Numba backend gives under the workqueue threading layer, where any warning is an error."""
+    bits_of_the_kernels()  # compiled and cached here at the latest
+    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", OTHER_PROCESS, str(Path(__file__).parent)],
+        env=os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_threading_layer_changes_no_bit(other_process):
+    assert other_process["layer"] == "workqueue"
+    assert other_process["hash"] == bits_of_the_kernels()
+
+
+def test_the_kernels_are_cached(other_process):
+    """A second process loads both and compiles neither: nobody waits for Numba twice."""
+    assert other_process["cached"] == [1, 1]
+    assert other_process["compiled"] == [0, 0]
+
+
+# Choosing a backend
+
+
+@pytest.mark.parametrize(("name", "device", "chosen"), [("auto", "cpu", "numba"), ("auto", "cuda:1", "torch")])
+def test_auto_is_numba_on_the_cpu_and_torch_elsewhere(name, device, chosen):
+    assert get_backend(name, device).name == chosen
+
+
+@every_backend
+def test_a_backend_knows_its_name(backend):
+    assert get_backend(backend.name).name == backend.name
+
+
+@pytest.mark.parametrize(("name", "device"), [("jax", "cpu"), ("", "cpu"), ("numba", "cuda"), ("numpy", "cuda:0")])
+def test_unknown_and_unfit_backends_are_refused(name, device):
+    with pytest.raises(ArgumentError, match=f"^backend: {name!r} is not allowed; allowed: .*torch"):
+        get_backend(name, device)
