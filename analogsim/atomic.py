@@ -8,25 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from analogsim.errors import RunFolderError
+
+
+STRAY = ".*.part"  # the temporary files' names
+
 
 def write_atomic(path: Path, fill: Callable[[IO[bytes]], None], name: Callable[[Path], str] | None = None) -> Path:
     """Write `path` by way of a temporary file beside it; returns the path written.
 
     name: says the final name from the temporary file's content, in place of `path`'s own.
+    Makes the folder. Raises RunFolderError where it cannot be written, as on a full disk.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        target = path if name is None else path.with_name(name(Path(temporary)))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            target = path if name is None else path.with_name(name(Path(temporary)))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror or error}") from error
     return target
 
 
@@ -37,7 +47,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def remove_strays(folder: Path) -> None:
     """Delete what a killed writer left; only for a folder's one writer."""
-    for stray in folder.glob(".*.part"):
+    for stray in folder.glob(STRAY):
         stray.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,7 +79,7 @@ def _train(plan, folder: Path, backend: str, device: str, resume: bool) -> int: 
     else:
         outcome = train_plan(plan, folder, backend, device, resume, Lines())
     if outcome.interrupted:
-        print(f"stopped; go on with: analogsim train --resume {folder}")
+        print(f"stopped; go on with: analogsim train --resume {shlex.quote(str(folder))}")
         return 130
     print(f"curves:  {folder / 'curves.csv'}\npicture: {plot_curves(folder)}")
     return 0

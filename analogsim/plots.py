@@ -11,6 +11,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analogsim.atomic import write_atomic
+from analogsim.experiment.results import EPOCH_COLUMNS
+
 # Okabe and Ito's colours: told apart by colour-blind readers; markers and dashes serve in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = "osD^vPX*"
@@ -18,7 +21,8 @@ MARKERS = "osD^vPX*"
 
 def plot_curves(folder: Path) -> Path:
     """plots/curves.png: train and test curves of a run folder, mean and min..max over seeds."""
-    curves = pd.read_csv(folder / "curves.csv", dtype={"run": str})
+    missing = dict.fromkeys(EPOCH_COLUMNS, ["", "nan"])  # not pandas' own, which take a run called NA for none
+    curves = pd.read_csv(folder / "curves.csv", dtype={"run": str}, keep_default_na=False, na_values=missing)
     accuracy = bool(curves["test_accuracy"].notna().any())
     panels = (("accuracy", "accuracy (%)"), ("loss", "loss")) if accuracy else (("loss", "loss"),)
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.9), squeeze=False, layout="constrained")
@@ -35,9 +39,7 @@ def plot_curves(folder: Path) -> Path:
     seeds = curves["seed"].nunique()
     if seeds > 1:
         figure.suptitle(f"mean and range of {seeds} seeds", fontsize=10)
-    path = folder / "plots" / "curves.png"
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130)
+    path = write_atomic(folder / "plots" / "curves.png", lambda file: figure.savefig(file, dpi=130, format="png"))
     plt.close(figure)
     return path
 

@@ -52,7 +52,7 @@ class Bar(Reporter):
         self._bar.stop()
 
     def message(self, text: str) -> None:
-        self._bar.console.print(text, style="yellow")
+        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
 
     def begin(self, run: str, seed: int, trainer: Trainer) -> None:
         total, done = trainer.epochs * trainer.batches, trainer.progress.step

@@ -85,7 +85,7 @@ class TorchBackend:
             z = self.normal(stream, address, batch, positions * units, y.device).view(y.shape)
             std = y.new_zeros(1, 1, 1) if sigma is None else sigma[..., None]
             if variance is not None:
-                std = (std * std + variance).sqrt()
+                std = (std * std + variance).double().sqrt().float()  # correctly rounded, as elsewhere
             y = y + std * z
         if lsb is not None:
             step = lsb[..., None]

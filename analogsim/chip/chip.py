@@ -61,9 +61,9 @@ class SimulatedChip:
         Raises CapabilityError for a perturbation without an injection port, ArgumentError for
         shapes that do not fit or a `first_sample` that is not the next row of the pass.
         """
-        address = self._advance(len(x), probe)
         layers = self.network.layers
         perturbations = self._perturbations(x, probe)
+        address = self._advance(len(x), probe)
         inputs, pre_activations = [], []
         for index, (layer, crossbar) in enumerate(zip(layers, self._crossbars)):
             vectors = self._decorrelated_input(x) if index == 0 else self._decorrelate(index, layer.vectors(x))
@@ -100,6 +100,13 @@ class SimulatedChip:
         ]
         other._pass, other._rows, other._first_input = -1, 0, None
         return other
+
+    def noise_and_steps(self, x: Tensor) -> list[tuple[float, float]]:
+        """(σ of the hidden noise, ADC step) of each layer on this batch; for warnings alone."""
+        inputs = self.run(x, Probe()).inputs
+        return [
+            crossbar.noise_and_step(v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)
+        ]
 
     @property
     def weights(self) -> list[Tensor]:
@@ -152,7 +159,7 @@ class SimulatedChip:
         """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
         layer = self.network.layers[0]
         if self._decorrelation[0] is None:
-            return layer.vectors(x)
+            return layer.vectors(x).clone()
         kept = self._first_input
         if kept is None or kept[0] is not x or kept[1] != x._version:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ from analogsim.physics.read_noise import LAWS, read_variance
 from analogsim.streams import Address, Stream
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+TINY = torch.finfo(torch.float32).tiny
+ZERO_WEIGHTS_RANGE = 1e-30  # the range of an all-zero matrix; any smaller, and G_max / w_max overflows float32
 
 
 class Crossbar:
@@ -45,13 +48,13 @@ class Crossbar:
         backend: str | Backend = "auto",
         ledger: CountingLedger | None = None,
     ):
-        weight = torch.as_tensor(weight).detach()
+        weight = _as_tensor(weight).to(torch.float32, copy=True)
         if weight.ndim != 2 or 0 in weight.shape:
             raise ArgumentError("weight", f"shape {tuple(weight.shape)}", "a matrix (out, in), neither 0")
         if not bool(torch.isfinite(weight).all()):
             raise ArgumentError("weight", "NaN or infinity", "finite numbers")
         self.description = chip
-        self.weight = weight.to(torch.float32, copy=True).contiguous()
+        self.weight = weight.contiguous()
         self.backend = get_backend(backend, weight.device) if isinstance(backend, str) else backend
         self.ledger = ledger if ledger is not None else CountingLedger()
         self._stream = seed if isinstance(seed, Stream) else Stream.from_seed(seed).child("crossbar")
@@ -76,7 +79,7 @@ class Crossbar:
         self._weight_max = 1.0
         if cell is not None:
             if cell.weight_max == "auto":
-                self._weight_max = max(float(self.weight.abs().max()), torch.finfo(torch.float32).tiny)
+                self._weight_max = max(float(self.weight.abs().max()), ZERO_WEIGHTS_RANGE)
             else:
                 self._weight_max = cell.weight_max
                 self.weight.clamp_(-cell.weight_max, cell.weight_max)
@@ -105,7 +108,7 @@ class Crossbar:
         Torch in, torch out; NumPy in, NumPy out (float32). Raises ArgumentError for a wrong
         shape, NaN or infinity.
         """
-        vectors = torch.as_tensor(x).detach().to(self.weight.device, torch.float32)
+        vectors = _as_tensor(x).to(self.weight.device, torch.float32)
         if vectors.ndim not in (2, 3) or vectors.shape[-1] != self.weight.shape[1]:
             raise ArgumentError("x", f"shape {tuple(vectors.shape)}", f"(batch, {self.weight.shape[1]})")
         if not bool(torch.isfinite(vectors.sum(dtype=torch.float64))):
@@ -113,36 +116,51 @@ class Crossbar:
         if step is None:
             step, self._next_step = self._next_step, self._next_step + 1
         address = Address(step, pass_index, first_sample)
-        y = self.read_vectors(vectors.view(len(vectors), -1, vectors.shape[-1]) if vectors.ndim == 2 else vectors, address)
+        y = self.read_vectors(vectors[:, None] if vectors.ndim == 2 else vectors, address)
         y = y.view(*vectors.shape[:-1], y.shape[-1])
         return y.numpy() if isinstance(x, np.ndarray) else y
 
     def read_vectors(self, x: Tensor, address: Address, perturbation: Tensor | None = None) -> Tensor:
         """(batch, positions, in) float32 -> (batch, positions, out), unchecked; fresh memory."""
-        chip = self.description
-        batch, positions, _ = x.shape
-        full_scale: Tensor | float = 1.0
-        if chip.dac is not None:
-            full_scale = self._input_bound(x)
-            x = quantise(x, chip.dac.bits, full_scale)
+        x, full_scale = self._convert(x)
         y = self.backend.product(x, self.weight)
         if perturbation is not None:
             y += perturbation.view_as(y)
         sigma, variance = self._noise(x) if self._noisy else (None, None)
-        lsb, levels = None, 0
-        if chip.adc is not None:
-            levels = largest_code(chip.adc.bits)
-            step = full_scale * (self._weight_max * chip.adc.bound / levels)
-            lsb = torch.as_tensor(step, dtype=torch.float32, device=y.device).expand(batch, positions, 1)[..., 0]
+        lsb = self._lsb(full_scale, x)
+        levels = 0 if self.description.adc is None else largest_code(self.description.adc.bits)
         self._count(x, y)
         return self.backend.output_stage(y, self._stream, address, sigma, variance, lsb, levels)
+
+    def noise_and_step(self, x: Tensor) -> tuple[float, float]:
+        """Root mean square of σ_n, and mean ADC step (0: no ADC), for these vectors; for warnings."""
+        x, full_scale = self._convert(x)
+        sigma, variance = self._noise(x)
+        total = sum(float(part.mean()) for part in (None if sigma is None else sigma.square(), variance) if part is not None)
+        lsb = self._lsb(full_scale, x)
+        return math.sqrt(total), 0.0 if lsb is None else float(lsb.mean())
+
+    def _convert(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """(x̂, what the DAC's full scale stands for)."""
+        if self.description.dac is None:
+            return x, 1.0
+        full_scale = self._input_bound(x)
+        return quantise(x, self.description.dac.bits, full_scale), full_scale
+
+    def _lsb(self, full_scale: Tensor | float, x: Tensor) -> Tensor | None:
+        """ADC step of every vector, (batch, positions), in units of the outputs."""
+        if self.description.adc is None:
+            return None
+        step = full_scale * (self._weight_max * self.description.adc.bound / largest_code(self.description.adc.bits))
+        step = torch.as_tensor(step, dtype=torch.float32, device=x.device).clamp(min=TINY)
+        return step.expand(*x.shape[:-1], 1)[..., 0]
 
     def _input_bound(self, x: Tensor) -> Tensor | float:
         assert self.description.dac is not None
         bound = self.description.dac.bound
         if bound != "per_vector":
             return bound
-        return x.abs().amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+        return x.abs().amax(-1, keepdim=True).clamp_(min=TINY)
 
     def _noise(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(σ per vector, variance per output) of n; either may be absent."""
@@ -163,3 +181,8 @@ class Crossbar:
         other = copy.copy(self)
         other._stream, other.ledger, other._noisy = stream, ledger, noisy and self._noisy
         return other
+
+
+def _as_tensor(array: Tensor | np.ndarray) -> Tensor:
+    """The same numbers outside any graph; NumPy strides may be negative, torch's may not."""
+    return torch.as_tensor(np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array).detach()

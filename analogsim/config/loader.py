@@ -1,30 +1,32 @@
 """From a file or a name to a validated chip or experiment, or to all its problems at once.
 
 `chip:` is a NAME of devices/, a FILE, or a mapping that may start from one with `base:`.
-Later sayings win: the file, then a variant's overrides, then the command line's.
+Later sayings win, key by key: the chip's file, the experiment, a variant's overrides, the command
+line's. A mapping changes the keys it names and no others; one with a `law` is given whole.
 """
 
 from __future__ import annotations
 
-import copy
 import difflib
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
+from analogsim.config.findings import collected, validate
 from analogsim.config.schema import ChipDescription, Experiment
-from analogsim.config.yaml_tree import Key, Tree, dotted, dump, parse_value, read_tree
+from analogsim.config.yaml_tree import Key, Tree, dotted, dump, parse_value, read_tree, show
 from analogsim.errors import ConfigError, Problem
 
-Model = TypeVar("Model", bound=BaseModel)
+VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,59}(?<![. ])")  # a variant's name becomes a folder's
+_BESIDES: dict[Key, str] = {(): "variants", ("chip",): "base"}
 
 
 @dataclass(frozen=True)
 class Override:
-    """One dotted key given a value outside the file: by `--set`, `--chip`, or a variant."""
+    """One dotted key given a value outside the file, as by `--set` or `--chip`."""
 
     key: str
     value: Any
@@ -39,11 +41,11 @@ class Plan:
 
     def to_yaml(self) -> str:
         """The fully resolved experiment; reading it again gives the same plan."""
-        trees = {name: experiment.model_dump(mode="json") for name, experiment in self.variants.items()}
-        base = next(iter(trees.values()))
+        base, *_ = trees = [experiment.model_dump(mode="json") for experiment in self.variants.values()]
+        first = dict(_leaves(base))
         variants = {
-            name: {section: tree[section] for section in tree if tree[section] != base[section]}
-            for name, tree in trees.items()
+            name: {dotted(path): value for path, value in _leaves(tree) if path not in first or value != first[path]}
+            for name, tree in zip(self.variants, trees)
         }
         return dump(base | {"variants": variants})
 
@@ -55,173 +57,180 @@ def bundled(kind: str) -> Path:
     return inside if inside.is_dir() else package.parent / kind
 
 
-def find(source: str, kind: str) -> Path:
-    """The file of that path, or the shipped one of that name. Raises ConfigError naming both."""
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
+def find(source: str, kind: str, beside: Path | None = None) -> Path:
+    """The file of that path (in `beside` first), or the shipped one of that name. Raises ConfigError."""
+    if source.endswith((".yaml", ".yml")):
+        for path in (beside or Path()) / source, Path(source):
+            if os.path.isfile(path):
+                return path
     shipped = bundled(kind) / f"{source}.yaml"
-    if path.name == source and shipped.is_file():
+    if Path(source).name == source and os.path.isfile(shipped):
         return shipped
-    names = sorted(p.stem for p in bundled(kind).glob("*.yaml"))
+    names = sorted(path.stem for path in bundled(kind).glob("*.yaml"))
     close = difflib.get_close_matches(source, names, 1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    what = "no such file" if path.suffix in (".yaml", ".yml") else "no such name, and no .yaml file"
-    raise ConfigError([Problem(source, "", source, f"{what}; {kind} shipped: {', '.join(names)}{hint}")])
+    what = "is a folder" if os.path.isdir(source) else "does not exist"
+    allowed = f"a .yaml file, or one of the {kind} shipped: {', '.join(names)}"
+    raise ConfigError([Problem(source, "", source, f"{what}; allowed: {allowed}{hint}")])
 
 
 def load_chip(source: str | Path) -> ChipDescription:
     """A chip description by NAME or FILE. Raises ConfigError listing all problems."""
-    return _validate(ChipDescription, _chip_tree(str(source)))
+    return validate(ChipDescription, _read_chip(find(str(source), "devices")))
 
 
 def load_plan(source: str | Path, overrides: Sequence[Override] = ()) -> Plan:
     """An experiment with its variants by NAME or FILE. Raises ConfigError listing all problems."""
-    tree = read_tree(find(str(source), "examples"))
-    variants = tree.value.pop("variants", None)
-    if variants is None:
-        variants = {}
-    if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
-        message = "must map a name to its overrides, as in {noisy: {learner.baseline: noisy}}"
-        raise ConfigError([Problem(tree.place(("variants",)), "variants", variants, message)])
-    problems: list[Problem] = []
+    base = read_tree(find(str(source), "examples"))
+    problems = list(base.problems)
+    options = [(override.key, Tree.said(override.value, override.where, override.key)) for override in overrides]
+    variants = _variants(base, problems)
     plans: dict[str, Experiment] = {}
-    for name, changes in (variants or {"": {}}).items():
-        own = [Override(key, value, tree.place(("variants", name, key))) for key, value in changes.items()]
+    for name, changes in variants.items():
         try:
-            experiment = _experiment(tree, [*own, *overrides])
+            experiment = _experiment(base, [*changes, *options])
         except ConfigError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+            problems += error.problems
             continue
-        if experiment not in plans.values():  # the command line may have made two the same
+        same = next((other for other in plans if plans[other] == experiment), None)
+        if same is None:
             plans[name or experiment.learner.rule] = experiment
+        elif _same(base, changes, variants[same]):  # else the options made it so: train it once
+            message = f"the same experiment as variant {same}; change one, or take it out"
+            problems.append(base.problem(("variants", name), name, message, key=True))
     if problems:
-        raise ConfigError(problems)
+        raise collected(problems, base.name)
     return Plan(plans)
 
 
 def parse_set(text: str) -> Override:
     """`key=value` of a `--set` option."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError([Problem(f"--set {text}", "", text, "must look like dotted.key=value")])
-    where = f"--set {text}"
-    return Override(key.strip(), parse_value(value, where), where)
+    key, _, value = text.partition("=")
+    where = "--set " + " ".join(text.split())
+    if not key.strip() or not value.strip():
+        raise ConfigError([Problem(where, "", text, "must look like dotted.key=value; null stands for none")])
+    return Override(key.strip(), parse_value(value, where, key.strip()), where)
 
 
 def replace(chip: ChipDescription, changes: Mapping[str, Any]) -> ChipDescription:
     """A copy of a chip with dotted keys changed."""
-    tree = Tree(chip.model_dump(mode="json"), {}, chip.name)
-    _apply(tree, [Override(key, value, "replace") for key, value in changes.items()])
-    return _validate(ChipDescription, tree)
+    tree = Tree.said(chip.model_dump(mode="json"), "chip.replace", "")
+    for key, value in changes.items():
+        _change(tree, key, Tree.said(value, "chip.replace", key))
+    return validate(ChipDescription, tree)
 
 
-def _experiment(base: Tree, overrides: Sequence[Override]) -> Experiment:
-    tree = Tree(copy.deepcopy(base.value), dict(base.where), base.name)
-    chips = [o for o in overrides if o.key == "chip"]
-    if chips:
-        tree.set(("chip",), chips[-1].value, chips[-1].where)
-    chip = tree.value.get("chip")
-    if isinstance(chip, str):
-        tree.graft(("chip",), _chip_tree(chip, tree.place(("chip",))))
-    elif isinstance(chip, dict) and isinstance(chip.get("base"), str):
-        changes = [
-            Override(dotted(path), value, tree.place(("chip", *path)))
-            for path, value in _leaves({key: value for key, value in chip.items() if key != "base"})
-        ]
-        described = _chip_tree(chip["base"], tree.place(("chip", "base")))
-        _apply(described, changes)
-        tree.graft(("chip",), described)
-    _apply(tree, [o for o in overrides if o.key != "chip"])
-    return _validate(Experiment, tree).resolved()
+Change = tuple[str, Tree]  # a dotted key, and its new value with its places
 
 
-def _leaves(value: Any, path: Key = ()) -> list[tuple[Key, Any]]:
-    if isinstance(value, dict) and value:
-        return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
-    return [(path, value)]
-
-
-def _chip_tree(source: str, where: str | None = None) -> Tree:
-    try:
-        path = find(source, "devices")
-    except ConfigError as error:
-        if where is None:
-            raise
-        raise ConfigError([Problem(where, "chip", source, p.message) for p in error.problems]) from None
-    shipped = path.parent == bundled("devices")
-    return read_tree(path, f"devices/{path.name}" if shipped else None)
-
-
-def _apply(tree: Tree, overrides: Sequence[Override]) -> None:
-    for override in overrides:
-        tree.set(tuple(override.key.split(".")), copy.deepcopy(override.value), override.where)
-
-
-def _validate(model: type[Model], tree: Tree) -> Model:
-    try:
-        return model.model_validate(tree.value)
-    except ValidationError as error:
-        problems = [_problem(tree, model, finding) for finding in error.errors()]
-    merged: dict[tuple[str, str], Problem] = {}
-    for problem in problems:  # a union reports once a member: join what is allowed
-        first = merged.get((problem.where, problem.path))
-        if first is None:
-            merged[problem.where, problem.path] = problem
-        elif problem.message not in first.message:
-            allowed = problem.message.split("allowed: ")[-1]
-            merged[problem.where, problem.path] = Problem(
-                first.where, first.path, first.value, f"{first.message}, or {allowed}"
+def _variants(base: Tree, problems: list[Problem]) -> dict[str, list[Change]]:
+    """The changes each variant makes; one nameless variant without any if the file has none."""
+    variants = base.value.get("variants") or {}
+    found: dict[str, list[Change]] = {}
+    if not isinstance(variants, dict):
+        message = (
+            f"{show(variants)} is not allowed; allowed: names with overrides, as in {{few: {{learner.samples: 1}}}}"
+        )
+        problems.append(base.problem(("variants",), variants, message))
+        variants = {}
+    for name, changes in variants.items():
+        path = ("variants", name)
+        if not VARIANT.fullmatch(name):
+            message = (
+                f"{show(name)} is not a variant's name; allowed: 1 to 60 letters, digits, spaces and . _ - + =, "
+                "a letter or digit first, and neither . nor a space last"
             )
-    raise ConfigError(list(merged.values()))
-
-
-def _problem(tree: Tree, model: type[BaseModel], finding: Any) -> Problem:
-    # pydantic adds the chosen member of a union to the path; keep what the file really holds.
-    path: Key = ()
-    value: Any = tree.value
-    for part in finding["loc"]:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif finding["type"] == "missing" and part == finding["loc"][-1]:
-            pass
+            problems.append(base.problem(path, name, message, key=True))
+        elif name.lower() in (other.lower() for other in found):
+            message = "differs from another variant's name in capitals only"
+            problems.append(base.problem(path, name, message, key=True))
+        elif not isinstance(changes, dict):
+            message = (
+                f"{show(changes)} is not allowed; allowed: overrides, as in {{learner.rule: np}}, or {{}} for none"
+            )
+            problems.append(base.problem(path, changes, message))
         else:
-            continue
-        path = (*path, part)
-    kind, context = finding["type"], finding.get("ctx", {})
-    if kind == "extra_forbidden":
-        names = _fields(model, path[:-1], tree.value)
-        close = difflib.get_close_matches(str(path[-1]), names, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        message = f"unknown key; {hint}allowed: {', '.join(names)}"
-    elif kind == "missing":
-        message = "is missing and has no default"
-    elif kind == "value_error":
-        message = f"{value!r} is not allowed; allowed: {context['error']}" if value != {} else str(context["error"])
-    elif kind in ("union_tag_invalid", "union_tag_not_found"):
-        message = f"{value!r}: law must be one of {context.get('expected_tags', 'constant, proportional, sqrt')}"
+            found[name] = [(key, base.at((*path, key))) for key in changes]
+    return found or {"": []}
+
+
+def _same(base: Tree, one: list[Change], other: list[Change]) -> bool:
+    try:
+        return _experiment(base, one) == _experiment(base, other)
+    except ConfigError:
+        return False
+
+
+def _experiment(base: Tree, changes: Sequence[Change]) -> Experiment:
+    tree = base.at(())
+    tree.value.pop("variants", None)
+    for key, change in changes:
+        if _names_chip(key, change.value):
+            inline = key == "chip.base" and isinstance(tree.value.get("chip"), dict)
+            tree.graft(("chip", "base") if inline else ("chip",), change)
+    known = _expand_chip(tree)
+    for key, change in changes:
+        if not _names_chip(key, change.value) and (known or key.split(".")[0] != "chip"):
+            _change(tree, key, change)
+    return validate(Experiment, tree, _BESIDES).resolved()
+
+
+def _names_chip(key: str, value: Any) -> bool:
+    """Whether a change starts from another chip, rather than changing parts of the one there is."""
+    return key == "chip.base" or (key == "chip" and not (isinstance(value, dict) and "base" not in value))
+
+
+def _expand_chip(tree: Tree) -> bool:
+    """Put the description in place of the chip's name; False if there is none of that name."""
+    chip = tree.value.get("chip")
+    inline = isinstance(chip, dict) and "base" in chip
+    if not inline and not isinstance(chip, str):
+        return True
+    at: Key = ("chip", "base") if inline else ("chip",)
+    source, place = tree.get(at), tree.place(at)[0].value
+    beside = Path(tree.name).parent if place.startswith(f"{tree.name}:") else None
+    said = tree.at(("chip",))
+    tree.value["chip"] = {}
+    try:
+        path = find(str(source), "devices", beside)
+    except ConfigError as error:
+        tree.problems.append(tree.problem(at, source, f"{show(source)} {error.problems[0].message}"))
+        return False
+    try:
+        described = _read_chip(path)
+    except ConfigError as error:
+        tree.problems += error.problems
+        return False
+    for key in said.value if inline else ():
+        if key != "base":
+            _merge(described, (key,), said.at((key,)))
+    tree.graft(("chip",), described)
+    return True
+
+
+def _read_chip(path: Path) -> Tree:
+    return read_tree(path, f"devices/{path.name}" if path.parent == bundled("devices") else None)
+
+
+def _change(tree: Tree, key: str, change: Tree) -> None:
+    path: Key = tuple(key.split("."))
+    if "" in path:
+        tree.problems.append(change.problem((), key, f"{show(key)} is not a dotted key, such as learner.rule"))
     else:
-        allowed = finding["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-        message = f"{value!r} is not allowed; allowed: {allowed}"
-    return Problem(tree.place(path), dotted(path), value, message)
+        _merge(tree, path, change)
 
 
-def _fields(model: type[BaseModel], path: Key, value: Any) -> list[str]:
-    """The keys the model at `path` knows, seen through optional and tagged unions."""
-    members: list[Any] = [model]
-    for part in path:
-        annotations = [m.model_fields[str(part)].annotation for m in members if str(part) in m.model_fields]
-        members = [m for annotation in annotations for m in _models(annotation)]
-        value = value.get(part, {}) if isinstance(value, dict) else {}
-    if isinstance(value, dict) and "law" in value:
-        chosen = [m for m in members if value["law"] in getattr(m.model_fields["law"].annotation, "__args__", ())]
-        members = chosen or members
-    return list(dict.fromkeys(name for member in members for name in member.model_fields))
+def _merge(tree: Tree, path: Key, change: Tree) -> None:
+    """Set the keys a change names at a path, and leave the others."""
+    for leaf, value in _leaves(change.value):
+        at = (*path, *leaf)
+        if value != {} or not isinstance(tree.get(at), dict):
+            tree.graft(at, change.at(leaf))
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for argument in getattr(annotation, "__args__", ()) for m in _models(argument)]
+def _leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
+    if isinstance(value, dict) and value and "law" not in value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path, value

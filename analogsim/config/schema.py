@@ -1,21 +1,34 @@
 """What an experiment and a chip description may say. Everything is validated, frozen and strict.
 
 Every field has a default but `data` and `chip`. NaN, infinities, unknown keys and values out of
-range are refused; loader.py turns pydantic's findings into file:line:column messages.
+range are refused; findings.py turns pydantic's findings into file:line:column messages, in the words
+of the types below. A validator of a whole section raises ValueError(key at fault, what is allowed).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a message says is allowed, where the type and its bounds alone would not say it well."""
+
+    words: str
+    noun: str = "allowed"  # "0 is not …"
+
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Bits = Annotated[int, Field(ge=2, le=16)]
+Seed = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -28,7 +41,7 @@ class Section(BaseModel):
 class NodeNoise(Section):
     """Hidden noise at every node and read: a_l + N(0, sigma²), before the ADC."""
 
-    sigma: NonNegative = Field(0.0, description="standard deviation, in pre-activation units")
+    sigma: NonNegative = Field(default=0.0, description="standard deviation, in pre-activation units")
 
 
 class ConstantReadNoise(Section):
@@ -61,40 +74,41 @@ class Cell(Section):
     g_min_uS: NonNegative = 0.0
     g_max_uS: Positive = 25.0
     weight_max: Literal["auto"] | Positive = Field(
-        "auto", description="the weight at g_max: a number (larger weights are clipped), or max |W| at every write"
+        default="auto",
+        description="the weight at g_max: a number (larger weights are clipped), or max |W| at every write",
     )
-    read_noise: ReadNoise | None = Field(None, description="white: drawn afresh for every cell at every read")
+    read_noise: ReadNoise | None = Field(default=None, description="white: drawn afresh for every cell at every read")
 
     @model_validator(mode="after")
     def _range(self) -> Cell:
         if self.g_min_uS >= self.g_max_uS:
-            raise ValueError(f"g_min_uS = {self.g_min_uS} is not below g_max_uS = {self.g_max_uS}")
+            raise ValueError("g_min_uS", f"a number below g_max_uS = {self.g_max_uS}")
         return self
 
 
 class Dac(Section):
     """Inputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
 
-    bits: Bits
+    bits: Annotated[Bits, Allowed("2 to 16, or leave dac out for an ideal converter", "a number of bits")]
     bound: Literal["per_vector"] | Positive = Field(
-        "per_vector", description="in units of the inputs, or the largest |x| of each vector"
+        default="per_vector", description="in units of the inputs, or the largest |x| of each vector"
     )
 
 
 class Adc(Section):
     """Outputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
 
-    bits: Bits
+    bits: Annotated[Bits, Allowed("2 to 16, or leave adc out for an ideal converter", "a number of bits")]
     bound: Positive = Field(description="in units of one cell at g_max under a full-scale input")
 
 
 class ChipDescription(Section):
     """One chip. Leaving a part out makes it ideal."""
 
-    name: str = Field("chip", min_length=1)
+    name: str = Field(default="chip", min_length=1)
     description: str = ""
     source: str = ""
-    injection_port: bool = Field(False, description="known perturbations can be added to pre-activations")
+    injection_port: bool = Field(default=False, description="known perturbations can be added to pre-activations")
     node_noise: NodeNoise = NodeNoise()
     cell: Cell | None = None
     dac: Dac | None = None
@@ -103,8 +117,9 @@ class ChipDescription(Section):
     @property
     def noise_free(self) -> bool:
         """No hidden noise anywhere: a clean pass exists."""
-        noise = self.cell.read_noise if self.cell else None
-        return self.node_noise.sigma == 0 and (noise is None or not any(v for v in noise.model_dump().values() if v != noise.law))
+        read_noise = self.cell.read_noise if self.cell else None
+        amplitudes = read_noise.model_dump(exclude={"law"}).values() if read_noise else ()
+        return self.node_noise.sigma == 0 and not any(amplitudes)
 
     def replace(self, **changes: Any) -> ChipDescription:
         """A copy with dotted keys changed: `chip.replace(**{"node_noise.sigma": 1e-2})`.
@@ -122,7 +137,7 @@ class ChipDescription(Section):
 class Network(Section):
     """Dense layers: data -> hidden... -> outputs, leaky ReLU on every layer but the last."""
 
-    hidden: tuple[Count, ...] = Field((), strict=False, description="units of each hidden layer")
+    hidden: tuple[Count, ...] = Field(default=(), strict=False, description="units of each hidden layer")
     negative_slope: NonNegative = 0.2
     bias: bool = True
 
@@ -130,14 +145,15 @@ class Network(Section):
 class LearnerSettings(Section):
     rule: Literal["bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp"] = "danp"
     baseline: Literal["auto", "clean", "noisy"] = Field(
-        "auto", description="what the first pass is: noise-free, or as noisy as the others"
+        default="auto", description="what the first pass is: noise-free, or as noisy as the others"
     )
     perturbation: Literal["auto", "intrinsic"] | Positive = Field(
-        "auto", description="sigma of the learner's own perturbation, or `intrinsic`: the chip's hidden noise"
+        default="auto", description="sigma of the learner's own perturbation, or `intrinsic`: the chip's hidden noise"
     )
-    samples: Count = Field(1, description="perturbed passes averaged an update, K")
+    samples: Count = Field(default=1, description="perturbed passes averaged an update, K")
     difference: Literal["second", "both"] = Field(
-        "second", description="np with a noisy baseline: use the second pass's perturbation, or the difference of both"
+        default="second",
+        description="np with a noisy baseline: use the second pass's perturbation, or the difference of both",
     )
 
     @property
@@ -150,46 +166,45 @@ class LearnerSettings(Section):
 
 
 class DecorrelationSettings(Section):
-    rate: NonNegative = Field(1e-3, description="α in R <- R - α (C - diag C) R; used by dbp, dnp, danp, dinp")
+    rate: NonNegative = Field(default=1e-3, description="α in R <- R - α (C - diag C) R; used by dbp, dnp, danp, dinp")
 
 
 class OptimizerSettings(Section):
     name: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-3
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    betas: Annotated[tuple[Fraction, Fraction], Allowed("two numbers, each 0 or more and less than 1")] = Field(
+        default=(0.9, 0.999), strict=False
+    )
     eps: Positive = 1e-7
     momentum: NonNegative = 0.0
 
-    @field_validator("betas")
-    @classmethod
-    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= b < 1 for b in betas):
-            raise ValueError("two numbers from 0 up to, not including, 1")
-        return betas
-
 
 class TrainingSettings(Section):
-    epochs: int = Field(10, ge=0)
+    epochs: int = Field(default=10, ge=0)
     batch: Count = 1000
     loss: Literal["auto", "cross_entropy", "mse"] = Field(
-        "auto", description="auto: cross-entropy for whole-number labels, mean squared error for others"
+        default="auto", description="auto: cross-entropy for whole-number labels, mean squared error for others"
     )
-    angle: bool = Field(False, description="record the angle to the BP update each epoch (the oracle's; costs a batch)")
-    checkpoint_s: NonNegative = Field(60.0, description="seconds between checkpoints within an epoch; one at each end")
+    angle: bool = Field(
+        default=False, description="record the angle to the BP update each epoch (the oracle's; costs a batch)"
+    )
+    checkpoint_s: NonNegative = Field(
+        default=60.0, description="seconds between checkpoints within an epoch; one at each end"
+    )
 
 
 class Experiment(Section):
     """One network trained by one rule on one chip, over some seeds."""
 
-    data: str = Field(min_length=1, description="digits, mnist, fashion_mnist, cifar10, sarcos, or npz:FILE")
-    chip: ChipDescription
+    data: Annotated[str, Allowed("digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE")] = Field(min_length=1)
+    chip: Annotated[ChipDescription, Allowed("the name of a shipped chip, a .yaml file, or a mapping")]
     network: Network = Network()
     learner: LearnerSettings = LearnerSettings()
     decorrelation: DecorrelationSettings = DecorrelationSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0,), strict=False, min_length=1, description="a list, or a count n: 0 to n - 1"
+    seeds: Annotated[tuple[Seed, ...], Allowed("a count from 1 to 10000, or a list of seeds, all different")] = Field(
+        default=(0,), strict=False, min_length=1
     )
 
     @field_validator("seeds", mode="before")
@@ -197,7 +212,7 @@ class Experiment(Section):
     def _count(cls, seeds: Any) -> Any:
         if isinstance(seeds, int) and not isinstance(seeds, bool):
             if not 1 <= seeds <= 10_000:
-                raise ValueError("a count from 1 to 10000, or a list of seeds")
+                raise ValueError
             return tuple(range(seeds))
         return seeds
 
@@ -205,7 +220,7 @@ class Experiment(Section):
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("seeds that differ from each other")
+            raise ValueError
         return seeds
 
     def resolved(self) -> Experiment:

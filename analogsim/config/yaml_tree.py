@@ -1,16 +1,17 @@
 """The one place that reads YAML: a plain tree of values, and where in the file each one stands.
 
-The safe loader, with duplicate keys, anchors, aliases and tags refused, and `1e-3` read as the
-number it is (PyYAML alone takes it for a string).
+A small, strict YAML: duplicate keys, anchors, aliases, tags and `<<` are refused, keys stay text as
+written, `1e-3` is the number it looks like, and yes, no, on, off, 010, 1:30 and dates stay text.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,143 +19,232 @@ from analogsim.errors import ConfigError, Problem
 
 Key = tuple[str | int, ...]
 
+DEEPEST = 32
+_TAG = "tag:yaml.org,2002:"
+_FLOAT = r"[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+_SCALARS = {
+    "null": (r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    "bool": (r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    "int": (r"[-+]?(?:0|[1-9][0-9]{0,99})$", list("-+0123456789")),
+    "float": (_FLOAT, list("-+.0123456789")),
+}
+
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("float", "timestamp"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.refused: dict[int, str] = {}  # id of a node -> what is wrong with it
+        self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        refused = None
+        if isinstance(event, yaml.AliasEvent):
+            self.get_event()
+            node = yaml.ScalarNode(_TAG + "null", f"*{event.anchor}", event.start_mark, event.end_mark)
+            self.refused[id(node)] = f"the alias *{event.anchor} is not allowed; write the value out"
+            return node
+        if event.anchor is not None:
+            refused = f"the anchor &{event.anchor} is not allowed; write values out where they are needed"
+        elif event.tag is not None:
+            refused = f"the tag {event.tag.replace(_TAG, '!!')} is not allowed; leave it out"
+        event.anchor = event.tag = None
+        if self.depth == DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} deep", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if refused:
+            self.refused[id(node)] = refused
+        return node
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what this reader, or any other, would take for something else than text."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # PyYAML's plain and single-quoted styles lose some of Unicode's line breaks.
+        return self.represent_scalar(_TAG + "str", data, style=None if data.isprintable() else '"')
+
+
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile("^" + _pattern), _first)
+_Dumper.add_representer(str, _Dumper.represent_str)
+_Dumper.add_implicit_resolver(_TAG + "float", re.compile("^" + _FLOAT), _SCALARS["float"][1])
+
+
+class Place(NamedTuple):
+    """Where a key and its value were said, and their dotted path there.
+
+    That is a file ("chip.yaml:14:12") or an option ("--set adc.bits=0").
+    """
+
+    key: str
+    value: str
+    path: str
 
 
 @dataclass
 class Tree:
-    """A value tree and, for each path in it, where it was said ("file:line:column")."""
+    """A value tree, where each path in it was said, and what was wrong with its form."""
 
     value: Any
-    where: dict[Key, str]
+    where: dict[Key, Place]
     name: str
+    problems: list[Problem] = field(default_factory=list)
 
-    def place(self, path: Key) -> str:
-        """Where `path` was said, or the nearest thing above it."""
-        while path and path not in self.where:
-            path = path[:-1]
-        return self.where.get(path, self.name)
+    @classmethod
+    def said(cls, value: Any, where: str, path: str) -> Tree:
+        """A value that stands in no file."""
+        return cls(copy.deepcopy(value), {(): Place(where, where, path)}, where)
 
-    def set(self, path: Key, value: Any, where: str) -> None:
-        """Put a value at a path, making mappings on the way."""
-        node = self.value
-        for part in path[:-1]:
-            if not isinstance(node.get(part), dict):
-                node[part] = {}
-            node = node[part]
-        node[path[-1]] = value
-        for key in [key for key in self.where if key[: len(path)] == path]:
-            del self.where[key]
-        self.where[path] = where
+    def get(self, path: Key) -> Any:
+        """The value at a path, or None."""
+        value = self.value
+        for part in path:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
+
+    def at(self, path: Key) -> Tree:
+        """A copy of what stands at a path, with its places."""
+        size = len(path)
+        where = {key[size:]: place for key, place in self.where.items() if key[:size] == path}
+        place, rest = self.place(path)
+        where[()] = place._replace(path=dotted((place.path, *rest)))
+        return Tree(copy.deepcopy(self.get(path)), where, self.name)
+
+    def place(self, path: Key) -> tuple[Place, Key]:
+        """Where `path` was said, or the nearest thing above it, and what is left of the path."""
+        size = len(path)
+        while size and path[:size] not in self.where:
+            size -= 1
+        return self.where[path[:size]], path[size:]
+
+    def problem(self, path: Key, value: Any, message: str, key: bool = False) -> Problem:
+        """Something wrong with the value at a path, or with its key, or with its being absent."""
+        place, rest = self.place(path)
+        return Problem(place.key if key or rest else place.value, dotted((place.path, *rest)), value, message)
 
     def graft(self, path: Key, other: Tree) -> None:
-        """Put another tree, with its places, at a path."""
-        self.set(path, other.value, other.name)
-        self.where.update({path + key: where for key, where in other.where.items()})
+        """Put another tree, with its places, at a path; make the mappings on the way."""
+        self.problems += other.problems
+        said, node = other.where[()], self.value
+        for depth, part in enumerate(path[:-1], 1):
+            if node.get(part) is None:
+                node[part] = {}
+                self.where[path[:depth]] = said._replace(path=said.path.rsplit(".", len(path) - depth)[0])
+            node = node[part]
+            if not isinstance(node, dict):
+                message = f"{dotted(path[:depth])} is {show(node)}, which has no keys to set"
+                self.problems.append(Problem(said.value, said.path, other.value, message))
+                return
+        node[path[-1]] = other.value
+        self.where = {key: place for key, place in self.where.items() if key[: len(path)] != path}
+        self.where |= {path + key: place for key, place in other.where.items()}
 
 
 def read_tree(path: Path, name: str | None = None) -> Tree:
-    """Read one YAML file. Raises ConfigError with every problem of the file's form."""
+    """Read one YAML file. Raises ConfigError if it is no file, no YAML, or no mapping."""
     name = name or str(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError([Problem(name, "", None, f"cannot be read: {reason}")]) from None
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise ConfigError([Problem(name, "", None, f"cannot be read: {error.strerror}")]) from None
     return parse_tree(text, name)
 
 
 def parse_tree(text: str, name: str) -> Tree:
     """The same for a text; `name` stands in for the file's name."""
-    loader = _Loader(text)
-    where: dict[Key, str] = {}
-    problems: list[Problem] = []
+    tree = Tree(None, {}, name)
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                return _refuse(name, event.start_mark, "anchors and aliases (& and *) are not allowed; write it out")
+        loader = _Loader(text)
         node = loader.get_single_node()
-        value = _build(loader, node, (), where, problems, name) if node is not None else {}
+        if node is not None:
+            tree.value = _build(tree, loader, node, ())
+    except yaml.reader.ReaderError as error:
+        line, start = text.count("\n", 0, error.position), text.rfind("\n", 0, error.position) + 1
+        where, message = _at(name, line, error.position - start), "not UTF-8 text, or a control character"
     except yaml.MarkedYAMLError as error:
-        return _refuse(name, error.problem_mark, f"not valid YAML: {error.problem or error}")
-    except yaml.YAMLError as error:
-        return _refuse(name, None, f"not valid YAML: {str(error).splitlines()[0]}")
-    except RecursionError:
-        return _refuse(name, None, "nested too deeply")
-    finally:
-        loader.dispose()
-    if problems:
-        raise ConfigError(problems)
-    if not isinstance(value, dict):
-        raise ConfigError([Problem(f"{name}:1:1", "", value, "must be a mapping of keys to values")])
-    return Tree(value, where, name)
+        where, message = _mark(name, error.problem_mark), f"not valid YAML: {error.problem}"
+        if "\\t" in message:
+            message = "a tab; indent with spaces"
+        elif error.context_mark:
+            message += f" ({error.context} from {_mark('', error.context_mark)[1:]})"
+    else:
+        if isinstance(tree.value, dict):
+            return tree
+        where = tree.where[()].value if node else f"{name}:1:1"
+        what = f"{show(tree.value)} is not allowed" if node else "is empty"
+        message = f"{what}; allowed: a mapping of keys to values"
+    raise ConfigError([Problem(where, "", None, message)])
 
 
-def parse_value(text: str, where: str) -> Any:
+def parse_value(text: str, where: str, path: str) -> Any:
     """One value as YAML reads it, for `--set key=value`."""
     try:
-        return parse_tree("value: " + text, where).value["value"]
-    except ConfigError:
-        raise ConfigError([Problem(where, "", text, f"{text!r} is not a YAML value")]) from None
+        tree = parse_tree("value: " + text, where)
+        if not tree.problems and tree.value.keys() == {"value"}:
+            return tree.value["value"]
+        reasons = [problem.message for problem in tree.problems] or ["more than one value"]
+    except ConfigError as error:
+        reasons = [problem.message.removeprefix("not valid YAML: ") for problem in error.problems]
+    raise ConfigError([Problem(where, path, text, f"{show(text)} is not a YAML value: {'; '.join(reasons)}")])
 
 
 def dump(value: Any) -> str:
     """The YAML text of a plain tree, in the order given."""
-    return yaml.dump(value, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _refuse(name: str, mark: yaml.Mark | None, message: str) -> Tree:
-    place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-    raise ConfigError([Problem(place, "", None, message)])
-
-
-def _build(
-    loader: _Loader, node: yaml.Node, path: Key, where: dict[Key, str], problems: list[Problem], name: str
-) -> Any:
-    place = f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-    where.setdefault(path, place)
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            at = f"{name}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
-            if key in mapping:
-                problems.append(Problem(at, dotted((*path, key)), key, "given twice; keep one"))
-            where[(*path, key)] = at
-            mapping[key] = _build(loader, value_node, (*path, key), where, problems, name)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, item, (*path, i), where, problems, name) for i, item in enumerate(node.value)]
-    if node.tag.startswith("!") or node.tag.startswith("tag:yaml.org,2002:python"):
-        problems.append(Problem(place, dotted(path), node.tag, f"the tag {node.tag} is not allowed"))
-        return None
-    try:
-        return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError):
-        problems.append(Problem(place, dotted(path), node.value, f"{node.value!r} is not a value"))
-        return None
+def show(value: Any) -> str:
+    """A value as a message quotes it: as JSON writes it, on one line, cut where it grows long."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def dotted(path: Key) -> str:
-    return ".".join(str(part) for part in path)
+    """A path as messages write it: adc.bits, network.hidden.0."""
+    parts = [str(part) for part in path if part != ""]
+    return ".".join(part if part.isprintable() else show(part) for part in parts)
 
 
-def walk(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Every leaf of a plain tree with its path."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from walk(item, (*path, key))
-    else:
-        yield path, value
+def _at(name: str, line: int, column: int) -> str:
+    return f"{name}:{line + 1}:{column + 1}"
+
+
+def _mark(name: str, mark: Any) -> str:
+    return _at(name, mark.line, mark.column)
+
+
+def _build(tree: Tree, loader: _Loader, node: yaml.Node, path: Key, key: str = "") -> Any:
+    """The plain value of a node; notes where it stands, and what is wrong with its form."""
+    here = _mark(tree.name, node.start_mark)
+    tree.where[path] = Place(key or here, here, dotted(path))
+    if id(node) in loader.refused:
+        tree.problems.append(Problem(here, dotted(path), None, loader.refused[id(node)]))
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(tree, loader, item, (*path, i)) for i, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node)
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        at = _mark(tree.name, key_node.start_mark)
+        if not isinstance(key_node, yaml.ScalarNode):
+            tree.problems.append(Problem(at, dotted(path), None, "a key must be text, not a list or a mapping"))
+            continue
+        inner = (*path, key_node.value)
+        refused = loader.refused.get(id(key_node))
+        if key_node.value == "<<":
+            refused = "the merge key << is not allowed; write the keys out"
+        elif key_node.value in mapping:
+            refused = "given twice; keep one"
+        if refused:
+            tree.problems.append(Problem(at, dotted(inner), key_node.value, refused))
+        if key_node.value not in mapping:
+            mapping[key_node.value] = _build(tree, loader, value_node, inner, at)
+    return mapping

@@ -15,6 +15,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from analogsim.atomic import write_text
+from analogsim.atomic import STRAY, remove_strays, write_text
 from analogsim.errors import RunFolderError
 
+UNBEGUN = (".lock", "environment.json")  # all that is left of a run killed before its config.yaml
 RUN_COLUMNS = ("run", "chip", "rule", "baseline", "seed")
 EPOCH_COLUMNS = (
     "epoch",
@@ -49,12 +52,9 @@ def claimed(folder: Path, resume: bool) -> Iterator[None]:
     A new run makes the folder, or takes an empty one; `resume` needs one that holds a run.
     Raises RunFolderError when it is in use, holds something already, or cannot be written.
     """
-    if resume and not (folder / "config.yaml").is_file():
-        raise RunFolderError(f"{folder}: nothing to resume here, it has no config.yaml")
-    if not resume and folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
-        raise RunFolderError(f"{folder}: not empty; go on with `analogsim train --resume {folder}`, or give another --out")
     lock = FileLock(folder / ".lock")
     try:
+        _fit(folder, resume)
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
@@ -62,9 +62,20 @@ def claimed(folder: Path, resume: bool) -> Iterator[None]:
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}") from None
     try:
+        _fit(folder, resume)  # again: another process may have begun and ended meanwhile
+        remove_strays(folder)
         yield
     finally:
         lock.release()
+
+
+def _fit(folder: Path, resume: bool) -> None:
+    if resume and not (folder / "config.yaml").is_file():
+        raise RunFolderError(f"{folder}: nothing to resume here, it has no config.yaml")
+    paths = folder.iterdir() if not resume and folder.is_dir() else ()
+    if any(path.name not in UNBEGUN and not path.match(STRAY) for path in paths):
+        way = f"`analogsim train --resume {shlex.quote(str(folder))}`"
+        raise RunFolderError(f"{folder}: not empty; go on with {way}, or give another --out")
 
 
 def fresh_folder(name: str) -> Path:
@@ -105,6 +116,11 @@ def summarise(labels: dict[str, Any], rows: Sequence[dict[str, Any]], status: st
         "reads": last["reads"],
         "writes": last["writes"],
         "seconds": last["seconds"],
-        "final": {name: last[name] for name in figures},
-        "best": {"epoch": best["epoch"], **{name: best[name] for name in figures}},
+        "final": {name: _finite(last[name]) for name in figures},
+        "best": {"epoch": best["epoch"], **{name: _finite(best[name]) for name in figures}},
     }
+
+
+def _finite(figure: float | None) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return figure if figure is not None and math.isfinite(figure) else None

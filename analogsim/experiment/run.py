@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import summarise, write_curves, write_json
-from analogsim.training import checkpoint
+from analogsim.training import checkpoint, oracle
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
 from analogsim.training.loop import Progress, Trainer
@@ -72,14 +73,22 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
     backend, device: as on the command line; a resumed folder keeps those it began with.
     Raises AnalogsimError for what the user can mend; what is computed stays in the folder.
     """
-    backend, device = _prepare(plan, folder, backend, device, resume)
+    check_plan(plan.variants)
+    facts = folder / "environment.json"
+    begun = resume and facts.is_file()
+    if begun:
+        backend, device = _as_begun(facts)
+    backend = _checked(backend, device)
     runs = [Run(name, seed, e) for name, e in plan.variants.items() for seed in e.seeds]
     data: dict[str, Dataset] = {}
     for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
         data[name] = load_data(name)
     for experiment in plan.variants.values():
         build_network(experiment, data[experiment.data])
-    progress: dict[Run, Progress] = {}
+    if not begun:
+        write_json(facts, environment(backend, device))
+        write_text(folder / "config.yaml", plan.to_yaml())  # last: what has one can be resumed
+    progress = {run: Progress() for run in runs}  # in the order of the tables
     if resume:
         for run in runs:
             saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message)
@@ -89,8 +98,7 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
     outcome = Outcome(folder)
     with _stop_signals() as stopped:
         for run in runs:
-            known = progress.get(run)
-            if known is None or known.status == "running":
+            if progress[run].status == "running":
                 progress[run] = _train_one(run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter)
             outcome.statuses[run.name, run.seed] = progress[run].status
             if stopped.is_set():
@@ -113,7 +121,13 @@ def _train_one(
     checkpoints = run.checkpoints(folder)
     saved = checkpoint.load_latest(checkpoints, lambda text: None) if checkpoints.is_dir() else None
     if saved is not None:
-        trainer.load(saved)
+        try:
+            trainer.load(saved)
+        except (KeyError, RuntimeError) as error:  # a tensor is missing, or of another shape
+            raise RunFolderError(f"{checkpoints}: its checkpoints do not fit config.yaml; was that changed?") from error
+    else:
+        for text in warnings(run.experiment, trainer):
+            reporter.message(f"{run.name}: {text}")
     progress[run] = trainer.progress
     reporter.begin(run.name, run.seed, trainer)
     last_save = time.monotonic()
@@ -139,26 +153,43 @@ def _train_one(
     return trainer.progress
 
 
-def _prepare(plan: Plan, folder: Path, backend: str, device: str, resume: bool) -> tuple[str, str]:
-    """Check what can be checked before the data is read; write or read the folder's own facts."""
-    check_plan(plan.variants)
-    file = folder / "environment.json"
-    if resume and file.is_file():
-        try:
-            before = json.loads(file.read_text())
-            backend, device, threads = before["backend"], before["device"], int(before["threads"])
-        except (ValueError, KeyError, TypeError):
-            raise RunFolderError(f"{file}: damaged; it must name backend, device and threads") from None
+def warnings(experiment: Experiment, trainer: Trainer) -> list[str]:
+    """What is worth a word before training: a perturbation that the ADC will hide."""
+    sigma = experiment.learner.perturbation
+    own = None if isinstance(sigma, str) else float(sigma)
+    if experiment.learner.base_rule == "bp":
+        return []
+    x, _ = trainer.data.batch("train", slice(0, 100))
+    return [
+        f"layer {layer}: the perturbation is {steps:.2g} of an ADC step, and below about 0.5 a converter hides it; "
+        "raise the perturbation or adc.bits, or lower adc.bound"
+        for layer, steps in enumerate(oracle.perturbation_in_adc_steps(trainer.chip, x, own), start=1)
+        if steps < 0.5
+    ]
+
+
+def _as_begun(facts: Path) -> tuple[str, str]:
+    """The backend and device a folder began with; sets its number of threads."""
+    try:
+        before = json.loads(facts.read_text())
+        backend, device, threads = str(before["backend"]), str(before["device"]), int(before["threads"])
         torch.set_num_threads(threads)
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise ArgumentError("device", device, "cpu, cuda, or cuda:N")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ArgumentError("device", device, "cpu: torch sees no CUDA device here")
-    backend = get_backend(backend, device).name
-    if not (resume and file.is_file()):
-        write_text(folder / "config.yaml", plan.to_yaml())
-        write_json(file, environment(backend, device))
+    except (ValueError, KeyError, TypeError, OverflowError, RuntimeError):
+        raise RunFolderError(f"{facts}: damaged; it must name backend, device and threads") from None
     return backend, device
+
+
+def _checked(backend: str, device: str) -> str:
+    """The backend's name, `auto` resolved. Raises ArgumentError for what is not there."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ArgumentError("device", device, "cpu, cuda, or cuda:N")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise ArgumentError("device", device, "cpu: torch sees no CUDA device here")
+        if int(device.partition(":")[2] or 0) >= count:
+            raise ArgumentError("device", device, f"cuda:0 to cuda:{count - 1}")
+    return get_backend(backend, device).name
 
 
 def environment(backend: str, device: str) -> dict[str, Any]:

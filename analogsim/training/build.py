@@ -43,8 +43,9 @@ def build_trainer(
     backend: str = "auto",
     device: str = "cpu",
     chip: Chip | None = None,
+    learner: Learner | None = None,
 ) -> Trainer:
-    """A trainer ready to run. chip: a lab's own, in place of the simulated one.
+    """A trainer ready to run. chip, learner: your own, in place of what the experiment names.
 
     Chip, learner, initial weights and shuffling each get a stream of their own; none leads to
     another. Raises CapabilityError where the rule needs what the chip lacks, DataError where loss
@@ -54,14 +55,16 @@ def build_trainer(
     root = Stream.from_seed(seed)
     network = build_network(experiment, data)
     weights = network.initial_weights(root.child("initial weights"))
+    if learner is None:
+        name, can = (experiment.chip.name, _capabilities(experiment)) if chip is None else (type(chip).__name__, chip.capabilities)
+        check_capabilities(settings, name, can)
     if chip is None:
-        check_capabilities(settings, experiment.chip.name, _capabilities(experiment))
         chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device)
-    else:
-        check_capabilities(settings, type(chip).__name__, chip.capabilities)
-    weights = [weight.to(device) for weight in weights]
-    learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
-    shadow = weights if settings.base_rule == "bp" else ()
+    shadow: list[torch.Tensor] = []
+    if learner is None:
+        weights = [weight.to(device) for weight in weights]
+        learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
+        shadow = weights if settings.base_rule == "bp" else []
     return Trainer(
         chip=chip,
         learner=learner,

@@ -32,7 +32,6 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write the next checkpoint of a folder and drop all but the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
     remove_strays(folder)
     number = 1 + max((_number(path) for path in folder.glob("*.npz")), default=0)
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
@@ -65,7 +64,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 def _number(path: Path) -> int:
     head = path.stem.partition("-")[0]
-    return int(head) if head.isdigit() else 0
+    return int(head) if head.isdecimal() else 0
 
 
 def _digest(path: Path) -> str:

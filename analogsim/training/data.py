@@ -22,6 +22,8 @@ OPENML = {
     "cifar10": (40927, 50_000, 255.0),
     "sarcos": (44976, 44_484, 1.0),  # OpenML carries the first joint's torque alone
 }
+LARGEST = np.finfo(np.float32).max
+CLASSES = 100_000  # more are surely no class numbers
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -66,7 +68,7 @@ def load_data(source: str) -> Dataset:
     if source in OPENML:
         return _openml(source)
     if source.startswith("npz:"):
-        return _npz(Path(source.removeprefix("npz:")).expanduser())
+        return _npz(Path(source.removeprefix("npz:")))
     raise DataError(f"data: {source!r} is not a data set; allowed: digits, {', '.join(OPENML)}, or npz:FILE")
 
 
@@ -100,7 +102,7 @@ def _openml(name: str) -> Dataset:
 
 def _npz(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path.expanduser(), allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
                 raise DataError(f"data: {path} holds {', '.join(archive)}, but not {', '.join(missing)}")
@@ -118,13 +120,15 @@ def _dataset(name: str, x_train, y_train, x_test, y_test, scale: float) -> Datas
     for what, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
         if x.ndim < 2 or len(x) == 0 or x[0].size == 0:
             raise DataError(f"data: {name}: x_{what} has shape {x.shape}; it needs rows and at least one input")
+        if y.ndim == 0:
+            raise DataError(f"data: {name}: y_{what} is a single number; it needs one a row")
         if len(x) != len(y):
             raise DataError(f"data: {name}: x_{what} has {len(x)} rows and y_{what} {len(y)}")
         for label, array in ((f"x_{what}", x), (f"y_{what}", y)):
             if array.dtype.kind not in "buif":
                 raise DataError(f"data: {name}: {label} holds {array.dtype}, not numbers")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(f"data: {name}: {label} holds NaN or infinity")
+            if array.dtype.kind == "f" and not (np.abs(array) <= LARGEST).all():
+                raise DataError(f"data: {name}: {label} holds NaN, infinity or a number too large for float32")
     if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
         raise DataError(
             f"data: {name}: x_train is {x_train.dtype} {x_train.shape}, x_test {x_test.dtype} {x_test.shape}"
@@ -140,8 +144,11 @@ def _targets(name: str, y_train, y_test) -> tuple[np.ndarray, np.ndarray, int]:
         if y_test.dtype.kind not in "bui" or y_test.ndim != 1:
             raise DataError(f"data: {name}: y_train holds class numbers, y_test is {y_test.dtype} {y_test.shape}")
         classes = int(y_train.max()) + 1
-        if min(y_train.min(), y_test.min()) < 0 or y_test.max() >= classes or classes < 2:
-            raise DataError(f"data: {name}: class numbers must run from 0 up, at least two, y_test's among y_train's")
+        if min(y_train.min(), y_test.min()) < 0 or y_test.max() >= classes or not 2 <= classes <= CLASSES:
+            raise DataError(
+                f"data: {name}: class numbers must run from 0 up, 2 to {CLASSES} of them, y_test's among y_train's; "
+                "give real-valued targets as floats"
+            )
         return y_train.astype(np.int64), y_test.astype(np.int64), classes
     y_train, y_test = (y.reshape(len(y), -1).astype(np.float32) for y in (y_train, y_test))
     if y_train.shape[1] != y_test.shape[1]:

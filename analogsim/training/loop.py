@@ -66,7 +66,12 @@ class Trainer:
         """Steps an epoch; the last batch may be smaller."""
         return -(-len(self.data.x_train) // self.batch)
 
-    def run(self, stop: Callable[[], bool], after_step: Callable[[], None], after_epoch: Callable[[], None]) -> None:
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        after_step: Callable[[], None] = lambda: None,
+        after_epoch: Callable[[], None] = lambda: None,
+    ) -> None:
         """Train until done, diverged, or `stop()` between two steps."""
         progress = self.progress
         started, before = time.perf_counter(), progress.seconds
@@ -90,10 +95,11 @@ class Trainer:
                     last = progress.batches == self.batches - 1
                     loss, angle = self._step(rows, with_angle=self.angle and last)
                     tick()
-                    after_step()
                     if not loss <= DIVERGED * progress.untrained_loss:  # NaN included
                         progress.status = "diverged"
                         break
+                    if not last:  # its angle is in no checkpoint; the epoch's own follows at once
+                        after_step()
                 self._record_epoch(angle)
                 tick()
                 if progress.status == "running" and progress.epoch > self.epochs:

@@ -58,6 +58,21 @@ def noise_free_view(chip: Chip) -> Chip | None:
     return chip.view("oracle", noisy=False)
 
 
+def perturbation_in_adc_steps(chip: Chip, x: Tensor, sigma: float | None) -> list[float]:
+    """σ of what tells two passes apart, in ADC steps, layer by layer; empty where there is no ADC.
+
+    sigma: of the learner's own perturbation, None for the chip's noise. Below about half a step an
+    ADC hides a perturbation in place of passing it on (reference/devices.md §5).
+    """
+    if not isinstance(chip, SimulatedChip) or chip.description.adc is None:
+        return []
+    with torch.no_grad():
+        return [
+            math.hypot(noise, sigma or 0.0) / step
+            for noise, step in chip.view("oracle").noise_and_steps(x)
+        ]
+
+
 def true_gradient(
     chip: Chip, matrices: Sequence[Tensor] | None, x: Tensor, y: Tensor, loss: Loss
 ) -> WeightUpdate | None:
