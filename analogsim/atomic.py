@@ -10,7 +10,6 @@ from typing import IO
 
 from analogsim.errors import RunFolderError
 
-
 STRAY = ".*.part"  # the temporary files' names
 
 

@@ -23,7 +23,8 @@ app = typer.Typer(
 Source = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="An experiment file, or the name of a shipped one.")]
 ChipOption = Annotated[str | None, typer.Option("--chip", metavar="NAME|FILE", help="Train on this chip instead.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one dotted key, as in learner.samples=10.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one dotted key, as in learner.samples=10."),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Train this one seed.")]
 
@@ -65,7 +66,7 @@ def train(
         sys.exit(_train(plan, folder, backend, device, resume is not None))
 
 
-def _train(plan, folder: Path, backend: str, device: str, resume: bool) -> int:  # noqa: ANN001
+def _train(plan, folder: Path, backend: str, device: str, resume: bool) -> int:
     from rich.console import Console
 
     from analogsim.experiment.run import train as train_plan

@@ -21,7 +21,7 @@ MARKERS = "osD^vPX*"
 
 def plot_curves(folder: Path) -> Path:
     """plots/curves.png: train and test curves of a run folder, mean and min..max over seeds."""
-    missing = dict.fromkeys(EPOCH_COLUMNS, ["", "nan"])  # not pandas' own, which take a run called NA for none
+    missing = {column: ["", "nan"] for column in EPOCH_COLUMNS}  # pandas' own would take a run called NA for none
     curves = pd.read_csv(folder / "curves.csv", dtype={"run": str}, keep_default_na=False, na_values=missing)
     accuracy = bool(curves["test_accuracy"].notna().any())
     panels = (("accuracy", "accuracy (%)"), ("loss", "loss")) if accuracy else (("loss", "loss"),)
@@ -32,10 +32,13 @@ def plot_curves(folder: Path) -> Path:
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][-1].plot([], [], color="grey", label="test")
-    axes[0][-1].plot([], [], color="grey", linestyle=":", label="train")
+    styles = [
+        axes[0][-1].plot([], [], style, color="grey", label=label)[0]
+        for style, label in (("-", "test, on the chip"), (":", "train"))
+    ]
     axes[0][0].legend(frameon=False, fontsize=9)
-    axes[0][-1].legend(axes[0][-1].lines[-2:], ["test, on the chip", "train"], frameon=False, fontsize=9)
+    if len(panels) > 1:
+        axes[0][-1].legend(handles=styles, frameon=False, fontsize=9)
     seeds = curves["seed"].nunique()
     if seeds > 1:
         figure.suptitle(f"mean and range of {seeds} seeds", fontsize=10)
@@ -47,6 +50,8 @@ def plot_curves(folder: Path) -> Path:
 def _draw(axis: Axes, run: pd.DataFrame, figure: str, name: str, index: int) -> None:
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     scale = 100 if figure == "accuracy" else 1
+    if (run["status"] == "diverged").any():
+        name += " (diverged)"
     for split, style in (("test", "-"), ("train", ":")):
         by_epoch = run.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "min", "max"]) * scale
         every = max(1, len(by_epoch) // 10)
@@ -61,5 +66,3 @@ def _draw(axis: Axes, run: pd.DataFrame, figure: str, name: str, index: int) -> 
             label=name if split == "test" else None,
         )
         axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0)
-    for _, row in run[run["status"] == "diverged"].iterrows():
-        axis.annotate("diverged", (row["epoch"], row[f"test_{figure}"] * scale), color=colour, fontsize=8)

@@ -80,11 +80,12 @@ class SimulatedChip:
         """Write the change of every layer; the next pass opens a new step."""
         for index, (layer, crossbar) in enumerate(zip(update.layers, self._crossbars)):
             if layer.weight is not None:
-                crossbar.write(layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight)
+                dense = layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight
+                crossbar.write(_plain("weight", dense))
             if layer.bias is not None:
-                self._biases[index].sub_(layer.bias)
+                self._biases[index].sub_(_plain("bias", layer.bias))
             if layer.decorrelation is not None:
-                self._decorrelation[index] = layer.decorrelation
+                self._decorrelation[index] = _plain("decorrelation", layer.decorrelation)
         self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
@@ -131,25 +132,27 @@ class SimulatedChip:
         self._pass, self._rows, self._first_input = -1, 0, None
 
     def _advance(self, rows: int, probe: Probe) -> Address:
-        if probe.first_sample == 0:
+        first = probe.first_sample  # read once, and of int's own type: what it compares to is then settled
+        if type(first) is not int or (first != 0 and (first != self._rows or self._pass < 0)):
+            raise ArgumentError("first_sample", first, f"0 (a new pass) or {self._rows} (its next row)")
+        if first == 0:
             self._pass, self._rows = self._pass + 1, 0
-        elif probe.first_sample != self._rows or self._pass < 0:
-            raise ArgumentError("first_sample", probe.first_sample, f"0 (a new pass) or {self._rows} (its next row)")
         self._rows += rows
-        return Address(self._step, self._pass, probe.first_sample)
+        return Address(self._step, self._pass, first)
 
     def _perturbations(self, x: Tensor, probe: Probe) -> Sequence[Tensor | None]:
-        layers = self.network.layers
-        if probe.perturbation is None:
+        layers, given = self.network.layers, probe.perturbation
+        if given is None:
             return [None] * len(layers)
         if not self.description.injection_port:
             raise CapabilityError(f"chip {self.description.name} has no injection port: it cannot add a perturbation")
-        if len(probe.perturbation) != len(layers):
-            raise ArgumentError("perturbation", f"{len(probe.perturbation)} layers", f"{len(layers)} layers")
-        for layer, epsilon in zip(layers, probe.perturbation):
+        plain = [None if epsilon is None else _plain("perturbation", epsilon) for epsilon in given]
+        if len(plain) != len(layers):
+            raise ArgumentError("perturbation", f"{len(plain)} layers", f"{len(layers)} layers")
+        for layer, epsilon in zip(layers, plain):
             if epsilon is not None and epsilon.shape != (len(x), *layer.output_shape):
                 raise ArgumentError("perturbation", tuple(epsilon.shape), str((len(x), *layer.output_shape)))
-        return probe.perturbation
+        return plain
 
     def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
         matrix = self._decorrelation[index]
@@ -165,3 +168,11 @@ class SimulatedChip:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
             self._first_input = kept
         return kept[2].clone()
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """The same numbers outside any graph. From here on nothing of the caller's sees what they meet:
+    a subclass would be handed the noise-free product, and a graph would keep the weights."""
+    if type(tensor) is not Tensor:
+        raise ArgumentError(name, type(tensor).__name__, "a plain torch.Tensor")
+    return tensor.detach()

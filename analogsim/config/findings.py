@@ -80,7 +80,7 @@ def _problem(tree: Tree, model: type[BaseModel], finding: Any, besides: Mapping[
     if said and isinstance(value, dict):
         message = said
     elif isinstance(parent, dict) and path[-1] not in parent:
-        message = f"is missing and has no default; allowed: {words}"
+        message = f"is {'left out' if said else 'missing and has no default'}; allowed: {words}"
     else:
         noun = next((mark.noun for _, marks in kinds for mark in marks if isinstance(mark, Allowed)), "allowed")
         message = f"{show(value)} is not {noun}; allowed: {words}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
@@ -23,12 +24,14 @@ class Allowed:
     noun: str = "allowed"  # "0 is not …"
 
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Bits = Annotated[int, Field(ge=2, le=16)]
-Seed = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Bounds are plain marks: pydantic before 2.11 lets a Field shared by two fields carry the default
+# of one over to the other.
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
+Bits = Annotated[int, Ge(2), Le(16)]
+Seed = Annotated[int, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
 class Section(BaseModel):

@@ -76,14 +76,11 @@ _Dumper.add_implicit_resolver(_TAG + "float", re.compile("^" + _FLOAT), _SCALARS
 
 
 class Place(NamedTuple):
-    """Where a key and its value were said, and their dotted path there.
+    """Where a key and its value were said, a file or an option, and their dotted path there."""
 
-    That is a file ("chip.yaml:14:12") or an option ("--set adc.bits=0").
-    """
-
-    key: str
-    value: str
-    path: str
+    key: str  # "chip.yaml:14:8", or "--set adc.bits=0"
+    value: str  # "chip.yaml:14:14", or the same
+    path: str  # "adc.bits"
 
 
 @dataclass
@@ -144,8 +141,8 @@ class Tree:
                 self.problems.append(Problem(said.value, said.path, other.value, message))
                 return
         node[path[-1]] = other.value
-        self.where = {key: place for key, place in self.where.items() if key[: len(path)] != path}
-        self.where |= {path + key: place for key, place in other.where.items()}
+        kept = {key: place for key, place in self.where.items() if key[: len(path)] != path}
+        self.where = kept | {path + key: place for key, place in other.where.items()}
 
 
 def read_tree(path: Path, name: str | None = None) -> Tree:

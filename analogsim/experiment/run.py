@@ -99,7 +99,9 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
     with _stop_signals() as stopped:
         for run in runs:
             if progress[run].status == "running":
-                progress[run] = _train_one(run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter)
+                progress[run] = _train_one(
+                    run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter
+                )
             outcome.statuses[run.name, run.seed] = progress[run].status
             if stopped.is_set():
                 outcome.interrupted = progress[run].status == "running" or run is not runs[-1]

@@ -32,7 +32,7 @@ class BackPropagation:
     def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
         """losses[0] must hang on activities[0].outputs: its gradient starts the way back."""
         (first,) = activities
-        (error,) = torch.autograd.grad(losses[0].sum(), first.outputs)
+        (error,) = torch.autograd.grad(losses[0], first.outputs, torch.ones_like(losses[0]))
         errors = [error]
         for layer in range(len(self.weights) - 1, 0, -1):
             error = error @ self.weights[layer]

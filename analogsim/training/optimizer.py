@@ -33,8 +33,7 @@ class Optimizer:
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._shadow = shadow
         self._changes = [*self._weights, *self._biases]
-        for change in self._changes:
-            change.grad = torch.zeros_like(change)
+        self._gradients = [torch.zeros_like(change) for change in self._changes]
         # maximize: the change comes out as +η·(...), the amount to subtract.
         if settings.name == "adam":
             self._torch: torch.optim.Optimizer = torch.optim.Adam(
@@ -44,23 +43,25 @@ class Optimizer:
             self._torch = torch.optim.SGD(self._changes, settings.lr, settings.momentum, maximize=True)
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
-        """The amounts to subtract; their tensors are reused by the next step."""
+        """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
         torch._foreach_zero_(self._changes)
-        for layer, weight, bias in zip(gradient.layers, self._weights, self._biases):
-            assert weight.grad is not None and bias.grad is not None
-            if isinstance(layer.weight, Factors):
-                errors, inputs = layer.weight.errors.flatten(0, -2), layer.weight.inputs.flatten(0, -2)
-                torch.mm(errors.T, inputs, out=weight.grad)
-            elif layer.weight is not None:
-                weight.grad.copy_(layer.weight)
-            if layer.bias is not None:
-                bias.grad.copy_(layer.bias)
+        parts = [*(layer.weight for layer in gradient.layers), *(layer.bias for layer in gradient.layers)]
+        for part, change, kept in zip(parts, self._changes, self._gradients, strict=True):
+            change.grad = None if part is None else kept  # torch.optim passes over what has no gradient
+            if isinstance(part, Factors):
+                torch.mm(part.errors.flatten(0, -2).T, part.inputs.flatten(0, -2), out=kept)
+            elif part is not None:
+                kept.copy_(part)
         self._torch.step()
         for copy, change in zip(self._shadow, self._weights):
             copy.sub_(change)
         return WeightUpdate(
             tuple(
-                replace(layer, weight=weight, bias=bias)
+                replace(
+                    layer,
+                    weight=None if layer.weight is None else weight,
+                    bias=None if layer.bias is None else bias,
+                )
                 for layer, weight, bias in zip(gradient.layers, self._weights, self._biases)
             )
         )
@@ -79,5 +80,5 @@ class Optimizer:
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             index, _, name = key.partition("/")
-            entries.setdefault(int(index), {})[name] = value
+            entries.setdefault(int(index), {})[name] = value.clone()  # torch.optim would adopt it
         self._torch.load_state_dict({"state": entries, "param_groups": self._torch.state_dict()["param_groups"]})

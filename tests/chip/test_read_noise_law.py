@@ -38,8 +38,8 @@ def chip(law=None, g_min=0.0, node=0.0, dac=None, adc=None, weight_max="auto"):
     return ChipDescription.model_validate({"node_noise": {"sigma": node}, "cell": cell, "dac": dac, "adc": adc})
 
 
-COARSE = {"dac": {"bits": 7}, "adc": {"bits": 9, "bound": 20.0}}  # the step is 2 to 5 σ: a handful of codes each
-FINE = {"dac": {"bits": 8, "bound": 2.5}, "adc": {"bits": 12, "bound": 2.0}}  # inputs and outputs clip, too
+COARSE = {"dac": {"bits": 7}, "adc": {"bits": 9, "bound": 20.0}}  # a step is 1 to 6 σ: a few codes each
+FINE = {"dac": {"bits": 8, "bound": 2.0}, "adc": {"bits": 12, "bound": 0.5}}  # inputs and outputs clip, too
 CHIPS = {
     "constant": chip("constant"),
     "constant, g_min": chip("constant", 5.0),

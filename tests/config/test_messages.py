@@ -37,8 +37,6 @@ training: {batch: true}
     3:19: training.batch: true is not allowed; allowed: a whole number, 1 or more
 training: {batch: 1e3}
     3:19: training.batch: 1000.0 is not allowed; allowed: a whole number, 1 or more; write 1000
-training: {batch: 1.5}
-    3:19: training.batch: 1.5 is not allowed; allowed: a whole number, 1 or more
 training: {angle: yes}
     3:19: training.angle: "yes" is not allowed; allowed: true or false
 training: {angle: 1}
@@ -237,8 +235,6 @@ data=[1
 data=
     must look like dotted.key=value; null stands for none
 data
-    must look like dotted.key=value; null stands for none
-=digits
     must look like dotted.key=value; null stands for none
 """
 

@@ -6,6 +6,7 @@ asked of the code under test.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,12 +43,12 @@ class Bench:
 
     @classmethod
     def random(cls, *sizes: int, samples: int = 4, seed: int = 0) -> "Bench":
-        torch_rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
 
         def normal(*shape):
-            return torch.randn(shape, generator=torch_rng)
+            return torch.randn(shape, generator=rng)
 
-        pairs = list(zip(sizes, sizes[1:]))
+        pairs = list(pairwise(sizes))
         return cls(
             Network.dense(sizes[0], sizes[1:-1], sizes[-1], SLOPE),
             tuple(normal(o, i) * (2 / i) ** 0.5 for i, o in pairs),
@@ -65,8 +66,8 @@ class Bench:
         chip.update(WeightUpdate(tuple(settings)))
         return chip
 
-    def perturbation(self, seed: int = 6, network: Network | None = None) -> Perturbation:
-        return Perturbation(self.sigma, network or self.network, Stream.from_seed(seed), get_backend(), CPU)
+    def perturbation(self, seed: int = 6) -> Perturbation:
+        return Perturbation(self.sigma, self.network, Stream.from_seed(seed), get_backend(), CPU)
 
     # --- what is exact ---------------------------------------------------------------------------
 

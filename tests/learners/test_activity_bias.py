@@ -1,6 +1,6 @@
 """ANP is biased, and its bias is known: learning.md checks 3 and 4.
 
-    E[u] = N · P · Q diag(h) Qᵀ · G ,   δa = P ε ,   PᵀP = Q Λ Qᵀ
+E[u] = N · P · Q diag(h) Qᵀ · G ,   δa = P ε ,   PᵀP = Q Λ Qᵀ
 """
 
 import numpy as np

@@ -48,12 +48,11 @@ class FromTheInput(Network):
 
 
 class RootOfSigma(Perturbation):
-    """σ for σ²: ε is drawn with σ, and what NP squares is √σ."""
+    """σ for σ²: `sigma` holds √σ, ε is drawn with σ, and so NP divides by σ."""
 
     def probe(self, step, pass_index, batch, layers=None):
         perturbation = super().probe(step, pass_index, batch, layers).perturbation
-        root = self.sigma**0.5
-        return Probe(tuple(None if e is None else e * root for e in perturbation))
+        return Probe(tuple(e * self.sigma for e in perturbation))
 
 
 def scaled(update, factor):
@@ -96,8 +95,8 @@ class BatchTrap(NodePerturbation):
 
     def ask(self, step, batch):
         probes = super().ask(step, batch // 4)
-        shared = (None if p.perturbation is None else [e.repeat_interleave(4, 0) for e in p.perturbation] for p in probes)
-        self._asked = tuple(Probe(None if e is None else tuple(e)) for e in shared)
+        shared = [p.perturbation and tuple(e.repeat_interleave(4, 0) for e in p.perturbation) for p in probes]
+        self._asked = tuple(Probe(epsilon) for epsilon in shared)
         return self._asked
 
     def tell(self, activities, losses):

@@ -1,0 +1,119 @@
+"""The decorrelation update: R <- R - α (C - diag C) R, C = ⟨x* x*ᵀ⟩ of the first pass."""
+
+import pytest
+import torch
+
+from analogsim.learners.activity_perturbation import ActivityPerturbation
+from analogsim.learners.decorrelation import Decorrelated, decorrelate
+
+
+def normal(*shape, seed=11):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(matrix, x, rate):
+    """In float64, one vector at a time."""
+    r, c = matrix.double(), torch.zeros(matrix.shape, dtype=torch.float64)
+    vectors = x.double().reshape(-1, x.shape[-1])
+    for v in vectors:
+        c += torch.outer(v, v) / len(vectors)
+    return r - rate * (c - torch.diag(c.diagonal())) @ r
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 20), (7, 20), (19, 20), (20, 20), (21, 20), (200, 20), (3, 5, 20), (4, 5, 20), (30, 4, 20), (1, 1), (5, 1)],
+    ids=str,
+)
+def test_one_step(shape):
+    """The cheap form (fewer vectors than inputs) and the plain one, over batch and positions: float32's rounding."""
+    d = shape[-1]
+    matrix, x = torch.eye(d) + normal(d, d) * 0.3, normal(*shape, seed=12)
+    expected, kept = by_hand(matrix, x, 0.05), x.clone()
+    result = matrix.clone()
+    decorrelate(result, x, 0.05)
+    assert float((result.double() - expected).norm() / expected.norm()) < 5e-7
+    assert torch.equal(x, kept)
+    step = (matrix.double() - expected).norm()
+    if d > 1:
+        assert float((result.double() - expected).norm() / step) < 1e-4  # of the step itself too
+    else:
+        assert torch.equal(result, matrix)  # nothing off the diagonal
+
+
+@pytest.mark.parametrize("count", [6, 200], ids=["cheap form", "plain form"])
+def test_the_fixed_point_has_no_correlation(count):
+    """Iterated on one set of vectors, every off-diagonal of C goes to 0 (learning.md, check 6).
+
+    With fewer vectors than inputs too: C is singular then, but its off-diagonals still vanish.
+    """
+    x = normal(count, 8) @ (torch.eye(8) + normal(8, 8, seed=13) * 0.4)
+    matrix = torch.eye(8)
+
+    def off_diagonal():
+        c = (x @ matrix.T).T @ (x @ matrix.T) / count
+        return float((c - torch.diag(c.diagonal())).abs().max() / c.diagonal().max())
+
+    before = off_diagonal()
+    for _ in range(20_000):
+        decorrelate(matrix, x @ matrix.T, 0.05)
+    assert before > 0.2
+    assert off_diagonal() < 1e-5
+    assert float((x @ matrix.T).abs().max()) > 0.1  # not by R -> 0
+
+
+@pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
+def test_one_update_a_step_from_the_first_pass(mini_batch, noisy):
+    """K = 3 passes, every layer (the first included), with the R that made x*; the rule's gradient untouched."""
+    matrices = [matrix.clone() for matrix in mini_batch.matrices]
+    rule = ActivityPerturbation(mini_batch.network, mini_batch.perturbation(), noisy, 3)
+    learner = Decorrelated(rule, matrices, 0.1)
+    step = mini_batch.one_step(learner, rows=40)
+    alone = rule.tell(step.activities, step.losses)
+    for index, (layer, before) in enumerate(zip(step.update.layers, mini_batch.matrices)):
+        assert layer.decorrelation is matrices[index]
+        expected = by_hand(before, step.activities[0].inputs[index], 0.1)
+        torch.testing.assert_close(matrices[index].double(), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(layer.weight.errors, alone.layers[index].weight.errors)
+        assert torch.equal(layer.weight.inputs, step.activities[0].inputs[index])
+        assert torch.equal(layer.bias, alone.layers[index].bias)
+
+
+def test_rate_zero_leaves_the_matrices(mini_batch):
+    matrices = [matrix.clone() for matrix in mini_batch.matrices]
+    rule = ActivityPerturbation(mini_batch.network, mini_batch.perturbation())
+    mini_batch.one_step(Decorrelated(rule, matrices, 0.0), rows=40)
+    assert all(torch.equal(one, two) for one, two in zip(matrices, mini_batch.matrices))
+
+
+def test_the_chip_reads_with_the_new_matrices(mini_batch):
+    """After update(), x* = R_new x on every layer: no stale x*_0 is kept for a batch run again."""
+    matrices = [matrix.clone() for matrix in mini_batch.matrices]
+    chip = mini_batch.chip()
+    learner = Decorrelated(ActivityPerturbation(mini_batch.network, mini_batch.perturbation()), matrices, 0.1)
+    chip.update(learner.opening())
+    x = mini_batch.x
+    for step in range(3):
+        activities = [chip.run(x, probe) for probe in learner.ask(step, len(x))]
+        for activity in activities:
+            torch.testing.assert_close(activity.inputs[0], x @ matrices[0].T)
+        losses = [torch.zeros(len(x), dtype=torch.float64)] * len(activities)
+        chip.update(learner.tell(activities, losses))
+
+
+def test_opening_hands_over_the_matrices_alone(mini_batch):
+    matrices = [matrix.clone() for matrix in mini_batch.matrices]
+    rule = ActivityPerturbation(mini_batch.network, mini_batch.perturbation())
+    for layer, matrix in zip(Decorrelated(rule, matrices, 0.1).opening().layers, matrices):
+        assert layer.decorrelation is matrix
+        assert layer.weight is None
+        assert layer.bias is None
+
+
+def test_positions_and_batch_are_averaged_alike():
+    """The same vectors as (batch, positions) or as one long batch: the same R."""
+    x = normal(6, 5, 9)
+    one, two = torch.eye(9), torch.eye(9)
+    decorrelate(one, x, 0.1)
+    decorrelate(two, x.flatten(0, 1), 0.1)
+    assert torch.equal(one, two)
