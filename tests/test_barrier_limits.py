@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -30,16 +29,6 @@ from analogsim.training.loop import Trainer
 
 SEED, ROWS, INPUTS, UNITS, SIGMA = 1009, 96, 12, 16, np.float32(1e-3)
 X = torch.from_numpy(Stream.from_seed(7).normal(Address(), ROWS, INPUTS))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(1)
-    numba.set_num_threads(1)
-    yield
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])
 
 
 def experiment(rule="anp", **learner):
@@ -199,12 +188,8 @@ def test_in_process_or_not_a_small_seed_is_guessed():
 
     def guess(spy, told):
         difference = told[1].pre_activations[0] - told[0].pre_activations[0]
-        for seed in range(2000):
-            stream = Stream.from_seed(seed).child("chip")
-            if same(difference, noise(stream, turn=1) - noise(stream)):
-                return seed
-            if spy.found:
-                return None
+        streams = ((seed, Stream.from_seed(seed).child("chip")) for seed in range(0 if spy.found else 2000))
+        return next((seed for seed, s in streams if same(difference, noise(s, turn=1) - noise(s))), None)
 
     assert spied(guess)[0][0] == SEED
 

@@ -127,7 +127,7 @@ def _train_one(
             trainer.load(saved)
         except (KeyError, RuntimeError) as error:  # a tensor is missing, or of another shape
             raise RunFolderError(f"{checkpoints}: its checkpoints do not fit config.yaml; was that changed?") from error
-    else:
+    elif run.seed == run.experiment.seeds[0]:
         for text in warnings(run.experiment, trainer):
             reporter.message(f"{run.name}: {text}")
     progress[run] = trainer.progress

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from itertools import count
 from pathlib import Path
 
 import sklearn.model_selection  # noqa: F401
@@ -28,8 +29,12 @@ import analogsim.progress  # noqa: F401 - with it all of training
 from analogsim import cli
 
 
-def start(arguments: list[str], log: str, largest_file: int | None = None) -> int:
-    """A child's process id; what it prints goes to `log`. largest_file: bytes, as if the disk were full."""
+def start(arguments: list[str], log: str, largest_file: int | None = None, crash_at: int | None = None) -> int:
+    """A child's process id; what it prints goes to `log`.
+
+    largest_file: in bytes, as if the disk were full. crash_at: how many of the calls that write a
+    file the child survives.
+    """
     process = os.fork()
     if process:
         return process
@@ -40,6 +45,8 @@ def start(arguments: list[str], log: str, largest_file: int | None = None) -> in
         os.dup2(descriptor, 2)
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        if crash_at is not None:
+            crash(crash_at)
         sys.argv = ["analogsim", *arguments]
         cli.main()
         code = 0
@@ -53,6 +60,24 @@ def start(arguments: list[str], log: str, largest_file: int | None = None) -> in
         os._exit(code)
 
 
+def crash(at: int) -> None:
+    """Have SIGKILL come at the `at`-th fsync or replace from here on, half the time just after it."""
+    calls = count(1)
+
+    def deadly(call):
+        def wrapped(*arguments):
+            here = next(calls)
+            if here == at and at % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            call(*arguments)
+            if here == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return wrapped
+
+    os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
+
+
 def wait(process: int) -> int:
     """Its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -62,12 +87,26 @@ def run(arguments: list[str], log: str, largest_file: int | None = None) -> int:
     return wait(start(arguments, log, largest_file))
 
 
+def begun(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file()
+
+
 def saved(folder: Path) -> int:
     """How many checkpoints were written so far, over all runs."""
     newest: dict[Path, int] = {}
     for path in folder.glob("checkpoints/*/*/*.npz"):
         newest[path.parent] = max(newest.get(path.parent, 0), int(path.name.partition("-")[0]))
     return sum(newest.values())
+
+
+def crashed_until_done(first: list[str], folder: str, log: str, seed: int) -> dict[str, int]:
+    """Crash within writes, resume, and so on to the end."""
+    chance, landed = random.Random(seed), {}
+    while True:
+        arguments = ["train", "--resume", folder] if begun(Path(folder)) else [*first, "--out", folder]
+        if wait(start(arguments, log, crash_at=chance.randint(1, 30))) == 0:
+            return landed
+        landed[where(Path(folder))] = landed.get(where(Path(folder)), 0) + 1
 
 
 def signalled(arguments: list[str], log: str, folder: str, after: int, number: int, times: int = 1) -> int:
@@ -84,7 +123,7 @@ def signalled(arguments: list[str], log: str, folder: str, after: int, number: i
 
 def where(folder: Path) -> str:
     """What a kill interrupted, by what it left behind."""
-    if not (folder / "config.yaml").is_file():
+    if not begun(folder):
         return "before it began"
     if any(folder.glob("checkpoints/**/.*.part")):
         return "writing a checkpoint"
@@ -106,8 +145,7 @@ def stopped_until_done(first: list[str], folder: str, log: str, number: int, wan
         code = None
         while code != 0:
             before = saved(path)
-            begun = (path / "config.yaml").is_file()
-            process = start(["train", "--resume", str(path)] if begun else [*first, "--out", str(path)], log)
+            process = start(["train", "--resume", str(path)] if begun(path) else [*first, "--out", str(path)], log)
             time.sleep(chance.uniform(0, 2 * delay))
             os.kill(process, number)
             code = wait(process)

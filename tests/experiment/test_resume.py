@@ -26,36 +26,51 @@ def flip_a_byte(path):
 # Killed
 
 
-def check_kills(server, experiment, measure, home, wanted, seed):
-    request = {"first": ["train", experiment], "folder": str(home / "run"), "log": str(home / "log")}
-    told = server(do="stopped_until_done", number=signal.SIGKILL, wanted=wanted, seed=seed, **request)
-    assert told["codes"].keys() == {"-9"}
-    assert sum(told["landed"].values()) >= wanted
-    for folder in told["folders"]:
-        assert result(Path(folder)) == measure
-    printed = (home / "log").read_text()
-    assert "Traceback" not in printed
-    assert "damaged" not in printed
-    return told["landed"]
+@pytest.fixture
+def check_kills(server, result, tmp_path):
+    """Kill and resume at least so many times; every folder must end as `measure`."""
+
+    def check(experiment, measure, wanted, seed):
+        request = {"first": ["train", experiment], "folder": str(tmp_path / "run"), "log": str(tmp_path / "log")}
+        told = server(do="stopped_until_done", number=signal.SIGKILL, wanted=wanted, seed=seed, **request)
+        print(told)
+        assert told["codes"].keys() == {"-9"}
+        assert sum(told["landed"].values()) >= wanted
+        for folder in told["folders"]:
+            assert result(Path(folder)) == result(measure)
+        printed = (tmp_path / "log").read_text()
+        assert "Traceback" not in printed
+        assert "damaged" not in printed
+
+    return check
 
 
-def test_fifty_kills_at_random_instants_change_no_byte(server, experiment, whole, tmp_path):
-    landed = check_kills(server, experiment, result(whole), tmp_path, wanted=50, seed=2310)
-    assert landed["computing"] > 5
-    assert len(landed) > 1  # some of them in the midst of a write, or before there was anything to resume
+def test_fifty_kills_at_random_instants_change_no_byte(check_kills, experiment, whole):
+    check_kills(experiment, whole, wanted=50, seed=2310)
+
+
+def test_kills_within_every_kind_of_write_change_no_byte(server, experiment, whole, result, tmp_path):
+    """Before and after the syncs and renames, where a kill at a random instant seldom lands."""
+    log, folder = tmp_path / "log", tmp_path / "run"
+    request = {"first": ["train", experiment], "folder": str(folder), "log": str(log)}
+    landed = server(do="crashed_until_done", seed=1, **request)
+    assert set(landed) == {"before it began", "computing", "writing a checkpoint", "writing a table"}
+    assert result(folder) == result(whole)
+    assert "Traceback" not in log.read_text()
+    assert "damaged" not in log.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("rule", ["inp", "dbp"])
-def test_five_hundred_kills_change_no_byte(server, tmp_path, rule, seed):
+def test_five_hundred_kills_change_no_byte(server, check_kills, experiment, tmp_path, rule, seed):
     path = tmp_path / "long.yaml"
-    tree = yaml.safe_load(EXPERIMENT)
+    tree = yaml.safe_load(Path(experiment).read_text())
     tree["chip"], tree["training"]["epochs"], tree["variants"] = "ideal", 10, {rule: {"learner.rule": rule}}
     path.write_text(yaml.safe_dump(tree))
     arguments = ["train", str(path), "--out", str(tmp_path / "whole")]
     assert server(do="run", arguments=arguments, log=str(tmp_path / "log")) == 0
-    check_kills(server, str(path), result(tmp_path / "whole"), tmp_path, wanted=500, seed=seed)
+    check_kills(str(path), tmp_path / "whole", wanted=500, seed=seed)
 
 
 # Interrupted
@@ -64,7 +79,7 @@ def test_five_hundred_kills_change_no_byte(server, tmp_path, rule, seed):
 @pytest.mark.parametrize(
     ("number", "after"), [(signal.SIGINT, 1), (signal.SIGINT, 16), (signal.SIGINT, 31), (signal.SIGTERM, 40)]
 )
-def test_a_signal_leaves_a_good_checkpoint_and_says_how_to_go_on(train, whole, tmp_path, number, after):
+def test_a_signal_leaves_a_good_checkpoint_and_says_how_to_go_on(train, whole, result, tmp_path, number, after):
     code, printed = train(do="signalled", after=after, number=number)
     assert code == 130
     assert printed.splitlines()[-1] == f"stopped; go on with: analogsim train --resume {tmp_path / 'run'}"
@@ -77,7 +92,7 @@ def test_a_signal_leaves_a_good_checkpoint_and_says_how_to_go_on(train, whole, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_is_obeyed_at_once(train, whole, tmp_path, number):
+def test_a_second_signal_is_obeyed_at_once(train, whole, result, tmp_path, number):
     code, printed = train(do="signalled", after=5, number=number, times=2)
     assert code in (130, 1, -number)
     assert "Traceback" not in printed
@@ -102,7 +117,7 @@ def test_a_path_with_a_space_is_quoted_to_be_pasted(server, experiment, tmp_path
 
 
 @pytest.mark.parametrize("newest", [1, 2])
-def test_damaged_checkpoints_are_named_and_the_run_ends_at_the_same_bytes(train, whole, tmp_path, newest):
+def test_damaged_checkpoints_are_named_and_the_run_ends_at_the_same_bytes(train, whole, result, tmp_path, newest):
     """The last one damaged: back to the one before. Both damaged: the run begins anew."""
     train(do="signalled", after=20, number=signal.SIGINT)
     damaged = sorted((tmp_path / "run").glob("checkpoints/danp/*/*.npz"))[-newest:]
@@ -116,7 +131,7 @@ def test_damaged_checkpoints_are_named_and_the_run_ends_at_the_same_bytes(train,
     assert result(tmp_path / "run") == result(whole)
 
 
-def test_a_finished_run_that_is_lost_is_trained_again_into_its_place(train, whole, tmp_path):
+def test_a_finished_run_that_is_lost_is_trained_again_into_its_place(train, whole, result, tmp_path):
     train(do="signalled", after=45, number=signal.SIGINT)
     for path in (tmp_path / "run").glob("checkpoints/danp/*/*.npz"):
         flip_a_byte(path)

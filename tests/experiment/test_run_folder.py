@@ -66,7 +66,7 @@ def test_a_resumed_run_keeps_its_backend(train, tmp_path):
 
 
 @pytest.mark.parametrize("largest_file", [600, 5_000, 12_000, 40_000])
-def test_a_full_disk_is_one_line_and_the_run_goes_on_after(train, whole, tmp_path, largest_file):
+def test_a_full_disk_is_one_line_and_the_run_goes_on_after(train, whole, result, tmp_path, largest_file):
     """config.yaml, the first checkpoint, a later one and the picture are the first too large."""
     code, printed = train(largest_file=largest_file)
     last = printed.splitlines()[-1]

@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import pairwise
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -228,14 +227,3 @@ def check_mean():
 @pytest.fixture(scope="session")
 def shares():
     return anp_shares
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """These products are small: on a busy machine, threads that wait for each other cost four times the work."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(1)
-    numba.set_num_threads(1)
-    yield
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])

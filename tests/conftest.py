@@ -1,11 +1,13 @@
+"""One thread for every test that does not ask for more."""
+
 import numba
 import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tiny networks gain nothing from threads and lose much on a busy machine."""
+    """The products here are small: on a busy machine, threads that wait for each other cost many times the work."""
     before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(1)
     numba.set_num_threads(1)
