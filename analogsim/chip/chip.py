@@ -7,6 +7,7 @@ count back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -38,6 +39,9 @@ class SimulatedChip:
         backend: str = "auto",
         device: str | torch.device = "cpu",
     ):
+        shapes = [(layer.units, layer.inputs) for layer in network.layers]
+        if [tuple(weight.shape) for weight in weights] != shapes:
+            raise ArgumentError("weights", [tuple(weight.shape) for weight in weights], f"the shapes {shapes}")
         kernels = get_backend(backend, device)
         self.description, self.network = description, network
         self.ledger = CountingLedger()
@@ -62,6 +66,7 @@ class SimulatedChip:
         shapes that do not fit or a `first_sample` that is not the next row of the pass.
         """
         layers = self.network.layers
+        x = self._checked(x)
         perturbations = self._perturbations(x, probe)
         address = self._advance(len(x), probe)
         inputs, pre_activations = [], []
@@ -70,22 +75,28 @@ class SimulatedChip:
             a = crossbar.read_vectors(vectors, address, perturbations[index])
             if self.network.bias:
                 a += self._biases[index]
-            inputs.append(vectors.view(len(x), *vectors.shape[1 if layer.positions > 1 else 2 :]))
+            inputs.append(vectors.view(len(x), *layer.input_shape))
             a = a.view(len(x), *layer.output_shape)
             pre_activations.append(a)
             x = self.network.activation(a) if index < len(layers) - 1 else a.clone()
         return Activities(tuple(inputs), tuple(pre_activations), x)
 
     def update(self, update: WeightUpdate) -> None:
-        """Write the change of every layer; the next pass opens a new step."""
+        """Write the change of every layer; the next pass opens a new step.
+
+        Raises ArgumentError for a number of layers or a shape that does not fit.
+        """
+        if len(update.layers) != len(self._crossbars):
+            raise ArgumentError("update", f"{len(update.layers)} layers", f"{len(self._crossbars)} layers")
         for index, (layer, crossbar) in enumerate(zip(update.layers, self._crossbars)):
             if layer.weight is not None:
                 dense = layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight
-                crossbar.write(_plain("weight", dense))
+                crossbar.write(_plain("weight", dense, crossbar.weight.shape))
             if layer.bias is not None:
-                self._biases[index].sub_(_plain("bias", layer.bias))
+                self._biases[index].sub_(_plain("bias", layer.bias, self._biases[index].shape))
             if layer.decorrelation is not None:
-                self._decorrelation[index] = _plain("decorrelation", layer.decorrelation)
+                square = (crossbar.weight.shape[1],) * 2
+                self._decorrelation[index] = _plain("decorrelation", layer.decorrelation, square)
         self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
@@ -131,6 +142,12 @@ class SimulatedChip:
         self.ledger.reads, self.ledger.conversions, self.ledger.writes = counts
         self._pass, self._rows, self._first_input = -1, 0, None
 
+    def _checked(self, x: Tensor) -> Tensor:
+        size = self.network.layers[0].size
+        if x.dtype != torch.float32 or x.ndim < 2 or math.prod(x.shape[1:]) != size:
+            raise ArgumentError("x", f"{x.dtype} {tuple(x.shape)}", f"torch.float32 (batch, {size})")
+        return x.detach() if x.requires_grad else x
+
     def _advance(self, rows: int, probe: Probe) -> Address:
         first = probe.first_sample  # read once, and of int's own type: what it compares to is then settled
         if type(first) is not int or (first != 0 and (first != self._rows or self._pass < 0)):
@@ -146,13 +163,13 @@ class SimulatedChip:
             return [None] * len(layers)
         if not self.description.injection_port:
             raise CapabilityError(f"chip {self.description.name} has no injection port: it cannot add a perturbation")
-        plain = [None if epsilon is None else _plain("perturbation", epsilon) for epsilon in given]
+        plain = list(given)  # read once
         if len(plain) != len(layers):
             raise ArgumentError("perturbation", f"{len(plain)} layers", f"{len(layers)} layers")
-        for layer, epsilon in zip(layers, plain):
-            if epsilon is not None and epsilon.shape != (len(x), *layer.output_shape):
-                raise ArgumentError("perturbation", tuple(epsilon.shape), str((len(x), *layer.output_shape)))
-        return plain
+        return [
+            None if epsilon is None else _plain("perturbation", epsilon, (len(x), *layer.output_shape))
+            for layer, epsilon in zip(layers, plain)
+        ]
 
     def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
         matrix = self._decorrelation[index]
@@ -162,7 +179,8 @@ class SimulatedChip:
         """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
         layer = self.network.layers[0]
         if self._decorrelation[0] is None:
-            return layer.vectors(x).clone()
+            vectors = layer.vectors(x)
+            return vectors.clone() if vectors.data_ptr() == x.data_ptr() else vectors
         kept = self._first_input
         if kept is None or kept[0] is not x or kept[1] != x._version:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
@@ -170,9 +188,11 @@ class SimulatedChip:
         return kept[2].clone()
 
 
-def _plain(name: str, tensor: Tensor) -> Tensor:
+def _plain(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same numbers outside any graph. From here on nothing of the caller's sees what they meet:
     a subclass would be handed the noise-free product, and a graph would keep the weights."""
     if type(tensor) is not Tensor:
         raise ArgumentError(name, type(tensor).__name__, "a plain torch.Tensor")
+    if tensor.shape != shape:
+        raise ArgumentError(name, tuple(tensor.shape), f"the shape {tuple(shape)}")
     return tensor.detach()

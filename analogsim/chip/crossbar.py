@@ -136,7 +136,9 @@ class Crossbar:
         """Root mean square of σ_n, and mean ADC step (0: no ADC), for these vectors; for warnings."""
         x, full_scale = self._convert(x)
         sigma, variance = self._noise(x)
-        total = sum(float(part.mean()) for part in (None if sigma is None else sigma.square(), variance) if part is not None)
+        total = sum(
+            float(part.mean()) for part in (None if sigma is None else sigma.square(), variance) if part is not None
+        )
         lsb = self._lsb(full_scale, x)
         return math.sqrt(total), 0.0 if lsb is None else float(lsb.mean())
 
@@ -174,7 +176,9 @@ class Crossbar:
 
     def _count(self, x: Tensor, y: Tensor) -> None:
         self.ledger.reads += x.shape[0] * x.shape[1]
-        self.ledger.conversions += (x.numel() if self.description.dac else 0) + (y.numel() if self.description.adc else 0)
+        self.ledger.conversions += (x.numel() if self.description.dac else 0) + (
+            y.numel() if self.description.adc else 0
+        )
 
     def view(self, stream: Stream, ledger: CountingLedger, noisy: bool) -> Crossbar:
         """The same cells read with another stream, or with the noise off; for the oracle."""

@@ -2,6 +2,8 @@
 
     g_L = ∂L/∂a_L ,   g_l = (R_lᵀ W_{l+1}ᵀ g_{l+1}) ∘ f'(a_l) ,   ΔW_l = g_l x*_{l-1}ᵀ
 
+(for a convolution, what comes back at its patches is added up where they overlap).
+
 The one rule that must know the model: it reads the chip's activities of one pass and sends the
 error back through its own copy of W (kept in step by the optimiser, never read from the chip)
 and the decorrelation matrices. On a noisy chip the activities are noisy and the copy is not.
@@ -38,7 +40,8 @@ class BackPropagation:
             error = error @ self.weights[layer]
             if self.matrices is not None:
                 error = error @ self.matrices[layer]
-            error = error * self.network.derivative(first.pre_activations[layer - 1])
+            below = first.pre_activations[layer - 1]
+            error = self.network.layers[layer].scatter(error).view_as(below) * self.network.derivative(below)
             errors.insert(0, error)
         return gradient(errors, first.inputs)
 

@@ -1,6 +1,6 @@
 """Per-sample losses, in float64: a difference of two float32 losses would lose its last digits.
 
-    cross-entropy: L = log Σ_k exp a_k - a_y        mean squared error: L = Σ_k (a_k - y_k)² / N_L
+cross-entropy: L = log Σ_k exp a_k - a_y        mean squared error: L = Σ_k (a_k - y_k)² / N_L
 """
 
 from __future__ import annotations

@@ -67,10 +67,7 @@ def perturbation_in_adc_steps(chip: Chip, x: Tensor, sigma: float | None) -> lis
     if not isinstance(chip, SimulatedChip) or chip.description.adc is None:
         return []
     with torch.no_grad():
-        return [
-            math.hypot(noise, sigma or 0.0) / step
-            for noise, step in chip.view("oracle").noise_and_steps(x)
-        ]
+        return [math.hypot(noise, sigma or 0.0) / step for noise, step in chip.view("oracle").noise_and_steps(x)]
 
 
 def true_gradient(
