@@ -26,7 +26,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one dotted key, as in learner.samples=10."),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Train this one seed.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Train this one seed.")]
 
 
 def _overrides(chip: str | None, settings: list[str] | None, seed: int | None = None) -> list[Override]:

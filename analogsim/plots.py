@@ -16,7 +16,7 @@ from analogsim.experiment.results import EPOCH_COLUMNS
 
 # Okabe and Ito's colours: told apart by colour-blind readers; markers and dashes serve in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"  # one fewer than colours, so that the pairs repeat after 56
 
 
 def plot_curves(folder: Path) -> Path:
@@ -50,7 +50,7 @@ def plot_curves(folder: Path) -> Path:
 def _draw(axis: Axes, run: pd.DataFrame, figure: str, name: str, index: int) -> None:
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     scale = 100 if figure == "accuracy" else 1
-    if (run["status"] == "diverged").any():
+    if "diverged" in set(run["status"]):
         name += " (diverged)"
     for split, style in (("test", "-"), ("train", ":")):
         by_epoch = run.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "min", "max"]) * scale

@@ -190,7 +190,7 @@ def _checked(backend: str, device: str) -> str:
         if count == 0:
             raise ArgumentError("device", device, "cpu: torch sees no CUDA device here")
         if int(device.partition(":")[2] or 0) >= count:
-            raise ArgumentError("device", device, f"cuda:0 to cuda:{count - 1}")
+            raise ArgumentError("device", device, f"cpu, or cuda:N with N below {count}")
     return get_backend(backend, device).name
 
 

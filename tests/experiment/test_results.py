@@ -16,7 +16,7 @@ from analogsim.experiment.results import claimed, fresh_folder, summarise, write
 COLUMNS = (
     "run,chip,rule,baseline,seed,epoch,step,reads,writes,train_loss,train_accuracy,test_loss,test_accuracy,"
     "test_accuracy_ideal,angle_deg,seconds,status"
-)  # as design.md has them, and writes, and the ideal accuracy beside the one read
+)  # as design.md has them
 LABELS = {"run": "a, b", "chip": "ideal", "rule": "danp", "baseline": "clean", "seed": 0}
 
 

@@ -140,7 +140,7 @@ class BoardInTheLab:
 
 
 def test_a_labs_own_chip_is_asked_what_it_can(data):
-    with pytest.raises(CapabilityError, match=r"rule np cannot run on chip BoardInTheLab: .* what works on it: bp, anp"):
+    with pytest.raises(CapabilityError, match=r"np cannot run on chip BoardInTheLab: .* what works on it: bp, anp"):
         build_trainer(experiment("np", "port"), data, seed=0, chip=BoardInTheLab())
 
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -241,28 +240,6 @@ def test_strays_are_removed_by_the_next_save(tmp_path):
     assert load_latest(tmp_path, SILENT) is None
     three(tmp_path)
     assert len(files(tmp_path)) == 2
-
-
-FULL_DISK = """
-import resource, sys, torch
-from pathlib import Path
-from analogsim.errors import RunFolderError
-from analogsim.training.checkpoint import Checkpoint, save
-save(Path(sys.argv[1]), Checkpoint({"a": torch.ones(10)}, {"index": 1}))
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-try:
-    save(Path(sys.argv[1]), Checkpoint({"a": torch.ones(10_000)}, {"index": 2}))
-except RunFolderError as error:
-    print(error)
-"""
-
-
-def test_a_full_disk_is_a_named_error_and_keeps_the_last_one(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "cannot be written: File too large" in done.stdout
-    assert len(files(tmp_path)) == 1
-    assert load_latest(tmp_path, SILENT).record == {"index": 1}
 
 
 def test_a_folder_that_cannot_be_made_is_a_named_error(tmp_path):

@@ -6,15 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
+from analogsim.config import schema
 from analogsim.config.loader import load_chip
-from analogsim.config.schema import (
-    DecorrelationSettings,
-    Experiment,
-    LearnerSettings,
-    Network,
-    OptimizerSettings,
-    TrainingSettings,
-)
 from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.training import oracle
 from analogsim.training.build import build_trainer
@@ -35,14 +28,14 @@ def trainer_of(
     data, rule="danp", chip="ideal", seed=0, backend="torch", epochs=2, batch=BATCH, hidden=(5,), lr=1e-3,
     rate=1e-2, optimizer="adam", angle=False, own_learner=None, **learner,
 ):  # fmt: skip
-    plan = Experiment(
+    plan = schema.Experiment(
         data="digits",
         chip=load_chip(chip),
-        network=Network(hidden=hidden),
-        learner=LearnerSettings(rule=rule, **learner),
-        decorrelation=DecorrelationSettings(rate=rate),
-        optimizer=OptimizerSettings(name=optimizer, lr=lr),
-        training=TrainingSettings(epochs=epochs, batch=batch, angle=angle),
+        network=schema.Network(hidden=hidden),
+        learner=schema.LearnerSettings(rule=rule, **learner),
+        decorrelation=schema.DecorrelationSettings(rate=rate),
+        optimizer=schema.OptimizerSettings(name=optimizer, lr=lr),
+        training=schema.TrainingSettings(epochs=epochs, batch=batch, angle=angle),
     ).resolved()
     return build_trainer(plan, data, seed, backend, learner=own_learner)
 
@@ -115,8 +108,6 @@ def test_no_epochs_is_one_row_of_an_untrained_network(data):
     (row,) = trainer.progress.rows
     assert (row["epoch"], row["step"], row["reads"], row["status"]) == (0, 0, 0, "ok")
     assert trainer.progress.status == "ok"
-    trainer.run()
-    assert len(trainer.progress.rows) == 1
 
 
 def test_hooks_are_called_after_each_step_within_an_epoch_and_after_each_epoch(data):
@@ -133,12 +124,9 @@ PASSES = {  # rule, baseline, K -> passes an update, by hand; two layers
     ("bp", "clean", 1): 1,
     ("np", "clean", 1): 2,
     ("np", "noisy", 1): 2,
-    ("np", "clean", 5): 6,
     ("anp", "clean", 1): 2,
     ("anp", "noisy", 3): 4,
-    ("inp", "clean", 1): 3,
     ("inp", "clean", 4): 9,
-    ("inp", "noisy", 1): 4,
     ("inp", "noisy", 3): 12,
 }
 
@@ -188,7 +176,7 @@ def test_how_often_one_looks_changes_nothing(data, chip, rule):
 
 def test_an_evaluation_is_read_on_the_chip_and_the_ideal_one_is_not(data):
     trainer = trainer_of(data, chip="gaussian-node")
-    one, again = (trainer._evaluate(oracle.evaluation_view(trainer.chip), "test") for _ in range(2))
+    one, again = (trainer._evaluate(oracle.evaluation_view(trainer.chip), "test") for _ in "ab")
     quiet = trainer._evaluate(oracle.noise_free_view(trainer.chip), "test")
     assert one == again
     assert one.loss != quiet.loss
@@ -244,8 +232,7 @@ def test_weights_gone_to_nan_or_infinity_end_as_diverged(data, chip, backend, va
     learner = Recorder(lambda step: value if step == 2 else 0.0)
     trainer = trainer_of(data, chip=chip, backend=backend, own_learner=learner, optimizer="sgd", lr=1.0)
     trainer.run()
-    assert trainer.progress.status == "diverged"
-    assert [row["status"] for row in trainer.progress.rows] == ["ok", "diverged"]
+    assert [row["status"] for row in trainer.progress.rows] == ["ok", trainer.progress.status] == ["ok", "diverged"]
     assert trainer.progress.rows[0]["test_loss"] < 5
 
 
@@ -254,8 +241,7 @@ def test_weights_gone_to_nan_or_infinity_end_as_diverged(data, chip, backend, va
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_learns_digits_in_an_epoch(rule):
-    noisy = rule in ("bp", "dbp", "anp", "danp")
-    chip = "gaussian-node" if noisy else "ideal"
+    chip = "gaussian-node" if rule in ("bp", "dbp", "anp", "danp") else "ideal"
     trainer = trainer_of(load_data("digits"), rule, chip, batch=20, epochs=1, hidden=(32,), lr=3e-3)
     trainer.run()
     before, after = trainer.progress.rows
