@@ -13,7 +13,7 @@ from analogsim.errors import RunFolderError
 STRAY = ".*.part"  # the temporary files' names
 
 
-def write_atomic(path: Path, fill: Callable[[IO[bytes]], None], name: Callable[[Path], str] | None = None) -> Path:
+def write_atomic(path: Path, fill: Callable[[IO[bytes]], object], name: Callable[[Path], str] | None = None) -> Path:
     """Write `path` by way of a temporary file beside it; returns the path written.
 
     name: says the final name from the temporary file's content, in place of `path`'s own.
@@ -41,7 +41,7 @@ def write_atomic(path: Path, fill: Callable[[IO[bytes]], None], name: Callable[[
 
 def write_text(path: Path, text: str) -> Path:
     """The same for a text in UTF-8."""
-    return write_atomic(path, lambda file: file.write(text.encode()) and None)
+    return write_atomic(path, lambda file: file.write(text.encode()))
 
 
 def remove_strays(folder: Path) -> None:

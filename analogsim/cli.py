@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from analogsim.config.loader import Override
+    from analogsim.config.loader import Override, Plan
 
 app = typer.Typer(
     name="analogsim",
@@ -44,8 +44,8 @@ def train(
     settings: SetOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME if left out.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run folder.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    backend: Annotated[str | None, typer.Option(help="auto, numpy, numba or torch.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     seed: SeedOption = None,
 ) -> None:
     """Train every variant and seed of an experiment; write curves, a picture and checkpoints."""
@@ -55,18 +55,16 @@ def train(
 
     if (experiment is None) == (resume is None):
         raise ArgumentError("EXPERIMENT", experiment, "an experiment, or --resume DIR and no experiment")
-    if resume is not None and (chip or settings or out or seed is not None):
+    if resume is not None and (chip or settings or out or backend or device or seed is not None):
         raise ArgumentError("--resume", str(resume), "no other options: a run folder keeps its own settings")
     folder = resume or out or fresh_folder(Path(str(experiment)).stem)
-    if resume is None:
-        plan = load_plan(str(experiment), _overrides(chip, settings, seed))
+    new = None if resume else load_plan(str(experiment), _overrides(chip, settings, seed))
     with claimed(folder, resume is not None):
-        if resume is not None:
-            plan = load_plan(folder / "config.yaml")
-        sys.exit(_train(plan, folder, backend, device, resume is not None))
+        plan = new or load_plan(folder / "config.yaml")
+        sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None))
 
 
-def _train(plan, folder: Path, backend: str, device: str, resume: bool) -> int:
+def _train(plan: Plan, folder: Path, backend: str, device: str, resume: bool) -> int:
     from rich.console import Console
 
     from analogsim.experiment.run import train as train_plan

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from analogsim.atomic import write_atomic
 from analogsim.experiment.results import EPOCH_COLUMNS
@@ -25,7 +22,8 @@ def plot_curves(folder: Path) -> Path:
     curves = pd.read_csv(folder / "curves.csv", dtype={"run": str}, keep_default_na=False, na_values=missing)
     accuracy = bool(curves["test_accuracy"].notna().any())
     panels = (("accuracy", "accuracy (%)"), ("loss", "loss")) if accuracy else (("loss", "loss"),)
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.9), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(5.2 * len(panels), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (figure_name, label) in zip(axes[0], panels):
         for index, (name, run) in enumerate(curves.groupby("run", sort=False)):
             _draw(axis, run, figure_name, str(name), index)
@@ -39,11 +37,10 @@ def plot_curves(folder: Path) -> Path:
     axes[0][0].legend(frameon=False, fontsize=9)
     if len(panels) > 1:
         axes[0][-1].legend(handles=styles, frameon=False, fontsize=9)
-    seeds = curves["seed"].nunique()
+    seeds = len(set(curves["seed"]))
     if seeds > 1:
         figure.suptitle(f"mean and range of {seeds} seeds", fontsize=10)
     path = write_atomic(folder / "plots" / "curves.png", lambda file: figure.savefig(file, dpi=130, format="png"))
-    plt.close(figure)
     return path
 
 

@@ -12,6 +12,8 @@ import argparse
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -21,10 +23,10 @@ from analogsim.training.build import build_trainer
 from analogsim.training.data import Dataset
 
 
-def products(sizes: list[int], batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Operands of every product of one step, (a, b) for a @ b, on random data."""
+def products(sizes: list[int], batch: int) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """(a, b, out) of every product of one step, on random data, memory for its result included."""
     shapes: list[tuple[int, int, int]] = []
-    for layer, (inputs, units) in enumerate(zip(sizes, sizes[1:])):
+    for layer, (inputs, units) in enumerate(pairwise(sizes)):
         shapes += [(batch, inputs, inputs)] * (1 if layer == 0 else 2)  # R x
         shapes += [(batch, inputs, units)] * 2  # W x*
         shapes += [(units, batch, inputs)]  # gradient
@@ -36,7 +38,8 @@ def products(sizes: list[int], batch: int) -> list[tuple[torch.Tensor, torch.Ten
     for m, k, n in shapes:
         pool.setdefault((m, k), torch.randn(m, k))
         pool.setdefault((k, n), torch.randn(k, n))
-    return [(pool[m, k], pool[k, n]) for m, k, n in shapes]
+    results = {(m, n): torch.empty(m, n) for m, _, n in shapes}
+    return [(pool[m, k], pool[k, n], results[m, n]) for m, k, n in shapes]
 
 
 def main() -> None:
@@ -61,10 +64,10 @@ def main() -> None:
     operands = products([3072, *arguments.hidden, 10], arguments.batch)
 
     def bare() -> None:
-        for a, b in operands:
-            a @ b
+        for a, b, out in operands:
+            torch.mm(a, b, out=out)
 
-    def median(work) -> float:
+    def median(work: Callable[[], object]) -> float:
         work()
         times = []
         for _ in range(arguments.repeats):
@@ -76,7 +79,7 @@ def main() -> None:
     with torch.no_grad():
         floor = median(bare)
     step = median(lambda: trainer._step(rows, with_angle=False))
-    flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in operands)
+    flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in operands)
     print(f"bare products  {floor * 1e3:8.1f} ms   {flops / floor / 1e9:6.0f} GFLOP/s   1.00")
     print(f"danp step      {step * 1e3:8.1f} ms   {flops / step / 1e9:6.0f} GFLOP/s   {step / floor:.2f}")
     print(f"peak memory    {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")

@@ -6,11 +6,14 @@
 what the contract shows. Replace the body of `_read` by the calls that drive your hardware.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
 import analogsim
 from analogsim.contracts import Activities, Capabilities, Factors, Probe, WeightUpdate
+from analogsim.errors import CapabilityError
 
 
 class Ledger:
@@ -25,9 +28,7 @@ class Board:
     def __init__(self, sizes=(64, 128, 10), seed=0):
         self.ledger = Ledger()
         self._bench = np.random.default_rng(seed)  # the world's randomness; nobody can ask for it
-        self._cells = [
-            self._bench.normal(0, np.sqrt(2 / i), (o, i)).astype(np.float32) for i, o in zip(sizes, sizes[1:])
-        ]
+        self._cells = [self._bench.normal(0, np.sqrt(2 / i), (o, i)).astype(np.float32) for i, o in pairwise(sizes)]
         self._biases = [np.zeros(o, np.float32) for o in sizes[1:]]
         self._decorrelation = [None] * len(self._cells)  # digital, ahead of each crossbar
 
@@ -37,9 +38,11 @@ class Board:
         return y + self._bench.normal(0, 1e-3, y.shape).astype(np.float32)
 
     def run(self, x: torch.Tensor, probe: Probe) -> Activities:
+        if probe.perturbation is not None:
+            raise CapabilityError("this board has no injection port")
         inputs, pre_activations = [], []
         for layer, matrix in enumerate(self._decorrelation):
-            vectors = x if matrix is None else x @ matrix.T
+            vectors = x.clone() if matrix is None else x @ matrix.T
             a = torch.from_numpy(self._read(layer, vectors.numpy()) + self._biases[layer])
             inputs.append(vectors)
             pre_activations.append(a)
@@ -61,9 +64,7 @@ class Board:
 def main(epochs: int = 10) -> float:
     plan = analogsim.load_plan("quickstart")
     experiment = plan.variants["gaussian-node"]  # its data, network, rule and optimiser; not its chip
-    experiment = experiment.model_copy(
-        update={"training": experiment.training.model_copy(update={"epochs": epochs})}
-    )
+    experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": epochs})})
     trainer = analogsim.build_trainer(experiment, analogsim.load_data(experiment.data), seed=0, chip=Board())
     trainer.run(after_epoch=lambda: print(_line(trainer.progress.rows[-1])))
     return trainer.progress.rows[-1]["test_accuracy"]

@@ -194,7 +194,7 @@ def test_winding_a_pass_back():
     type(shifty).first_sample = PropertyMock(side_effect=[7, BATCH, 0])
     with pytest.raises(ArgumentError):
         chip.run(X[:BATCH], shifty)
-    chip.update(WeightUpdate(()))
+    chip.update(WeightUpdate((LayerUpdate(),) * len(chip.weights)))
     with pytest.raises(ArgumentError):
         chip.run(X[:BATCH], Probe(first_sample=BATCH))
 

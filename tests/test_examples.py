@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +30,13 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_every_example_is_valid_by_name(name):
     plan = load_plan(name)
     check_plan(plan.variants)
+
+
+def test_the_wheel_carries_every_example():
+    carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    files = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in (".yaml", ".py")}
+    assert files == {name for name in carried["force-include"] if name.startswith("examples/")}
+    assert carried["force-include"]["devices"] == "analogsim/bundled/devices"
 
 
 @pytest.mark.parametrize("path", sorted(bundled("devices").glob("*.yaml")), ids=lambda path: path.stem)

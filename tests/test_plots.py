@@ -3,9 +3,9 @@
 import math
 import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import image as images
 
 from analogsim import plots
 from analogsim.errors import RunFolderError
@@ -34,7 +34,13 @@ def rows(run="a", seed=0, loss=(2.0, 1.0, 0.5), accuracy=(0.1, 0.5, 0.9), diverg
 def draw(tmp_path, monkeypatch):
     """draw(runs…) -> the axes, after a look at the file; any warning is an error."""
     figures = []
-    monkeypatch.setattr(plots.plt, "close", figures.append)
+
+    class Kept(plots.Figure):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            figures.append(self)
+
+    monkeypatch.setattr(plots, "Figure", Kept)
 
     def drawn(*runs):
         write_curves(tmp_path, [row for run in runs for row in run])
@@ -48,9 +54,7 @@ def draw(tmp_path, monkeypatch):
         assert [part.name for part in path.parent.iterdir()] == ["curves.png"]
         return figures[-1].axes
 
-    yield drawn
-    monkeypatch.undo()
-    plt.close("all")
+    return drawn
 
 
 def line(axis, index):
@@ -63,7 +67,7 @@ def legend(axis):
 
 def test_one_run_is_four_lines_in_two_panels(draw, tmp_path):
     accuracy, loss = draw(rows())
-    image = plt.imread(tmp_path / "plots" / "curves.png")
+    image = images.imread(tmp_path / "plots" / "curves.png")
     assert image.shape[0] > 300
     assert image.std() > 0.05
     assert line(accuracy, 0) == ([0, 1, 2], pytest.approx([10, 50, 90]))

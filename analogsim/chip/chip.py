@@ -17,9 +17,9 @@ from analogsim.backends import get_backend
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
 from analogsim.config.schema import ChipDescription
-from analogsim.contracts import Activities, Capabilities, Factors, Probe, WeightUpdate
+from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
-from analogsim.network import Network
+from analogsim.network import Layer, Network
 from analogsim.streams import Address, Stream
 
 
@@ -88,15 +88,14 @@ class SimulatedChip:
         """
         if len(update.layers) != len(self._crossbars):
             raise ArgumentError("update", f"{len(update.layers)} layers", f"{len(self._crossbars)} layers")
-        for index, (layer, crossbar) in enumerate(zip(update.layers, self._crossbars)):
-            if layer.weight is not None:
-                dense = layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight
-                crossbar.write(_plain("weight", dense, crossbar.weight.shape))
-            if layer.bias is not None:
-                self._biases[index].sub_(_plain("bias", layer.bias, self._biases[index].shape))
-            if layer.decorrelation is not None:
-                square = (crossbar.weight.shape[1],) * 2
-                self._decorrelation[index] = _plain("decorrelation", layer.decorrelation, square)
+        checked = [self._checked_update(layer, change) for layer, change in zip(self.network.layers, update.layers)]
+        for index, change in enumerate(checked):  # none is written unless all fit
+            if isinstance(change.weight, Tensor):
+                self._crossbars[index].write(change.weight)
+            if change.bias is not None:
+                self._biases[index].sub_(change.bias)
+            if change.decorrelation is not None:
+                self._decorrelation[index] = change.decorrelation
         self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
@@ -147,6 +146,13 @@ class SimulatedChip:
         if x.dtype != torch.float32 or x.ndim < 2 or math.prod(x.shape[1:]) != size:
             raise ArgumentError("x", f"{x.dtype} {tuple(x.shape)}", f"torch.float32 (batch, {size})")
         return x.detach() if x.requires_grad else x
+
+    def _checked_update(self, layer: Layer, change: LayerUpdate) -> LayerUpdate:
+        """The same, dense and plain."""
+        weight = change.weight.dense() if isinstance(change.weight, Factors) else change.weight
+        shapes = {"weight": (layer.units, layer.inputs), "bias": (layer.units,), "decorrelation": (layer.inputs,) * 2}
+        parts = zip(shapes, (weight, change.bias, change.decorrelation))
+        return LayerUpdate(**{name: None if p is None else _plain(name, p, shapes[name]) for name, p in parts})
 
     def _advance(self, rows: int, probe: Probe) -> Address:
         first = probe.first_sample  # read once, and of int's own type: what it compares to is then settled

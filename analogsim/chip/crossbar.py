@@ -118,7 +118,7 @@ class Crossbar:
         address = Address(step, pass_index, first_sample)
         y = self.read_vectors(vectors[:, None] if vectors.ndim == 2 else vectors, address)
         y = y.view(*vectors.shape[:-1], y.shape[-1])
-        return y.numpy() if isinstance(x, np.ndarray) else y
+        return y.numpy() if isinstance(x, np.ndarray) else y  # type: ignore[return-value]
 
     def read_vectors(self, x: Tensor, address: Address, perturbation: Tensor | None = None) -> Tensor:
         """(batch, positions, in) float32 -> (batch, positions, out), unchecked; fresh memory."""

@@ -100,6 +100,8 @@ def load_plan(source: str | Path, overrides: Sequence[Override] = ()) -> Plan:
             problems.append(base.problem(("variants", name), name, message, key=True))
     if problems:
         raise collected(problems, base.name)
+    if len(plans) == 1 < len(variants):  # the options undid what told the variants apart
+        plans = {experiment.learner.rule: experiment for experiment in plans.values()}
     return Plan(plans)
 
 

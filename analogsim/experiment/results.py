@@ -19,6 +19,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -72,25 +73,30 @@ def claimed(folder: Path, resume: bool) -> Iterator[None]:
 def _fit(folder: Path, resume: bool) -> None:
     if resume and not (folder / "config.yaml").is_file():
         raise RunFolderError(f"{folder}: nothing to resume here, it has no config.yaml")
-    paths = folder.iterdir() if not resume and folder.is_dir() else ()
-    if any(path.name not in UNBEGUN and not path.match(STRAY) for path in paths):
+    if not resume and folder.is_dir() and not _unbegun(folder):
         way = f"`analogsim train --resume {shlex.quote(str(folder))}`"
         raise RunFolderError(f"{folder}: not empty; go on with {way}, or give another --out")
 
 
+def _unbegun(folder: Path) -> bool:
+    paths = folder.iterdir() if folder.is_dir() else [folder]
+    return all(path.name in UNBEGUN or path.match(STRAY) for path in paths)
+
+
 def fresh_folder(name: str) -> Path:
-    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, … that does not exist."""
-    base = Path("runs")
-    number = 1
-    while (base / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return base / (name if number == 1 else f"{name}-{number}")
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3, … that holds no run."""
+    for number in count(1):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() or _unbegun(folder):
+            return folder
+    raise AssertionError("count() does not end")
 
 
 def write_curves(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
     """curves.csv, whole; a figure that does not exist stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*RUN_COLUMNS, *EPOCH_COLUMNS), lineterminator="\n")
+    columns: tuple[str, ...] = (*RUN_COLUMNS, *EPOCH_COLUMNS)
+    writer: csv.DictWriter[str] = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "curves.csv", text.getvalue())

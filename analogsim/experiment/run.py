@@ -74,6 +74,7 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
     Raises AnalogsimError for what the user can mend; what is computed stays in the folder.
     """
     check_plan(plan.variants)
+    plan = Plan({name: _anchored(experiment) for name, experiment in plan.variants.items()})
     facts = folder / "environment.json"
     begun = resume and facts.is_file()
     if begun:
@@ -93,7 +94,7 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
         for run in runs:
             saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message)
             if saved is not None:
-                progress[run] = Progress(**saved.record)
+                progress[run] = _progress(saved.record, run.checkpoints(folder))
         _write_tables(folder, progress)
     outcome = Outcome(folder)
     with _stop_signals() as stopped:
@@ -125,7 +126,7 @@ def _train_one(
     if saved is not None:
         try:
             trainer.load(saved)
-        except (KeyError, RuntimeError) as error:  # a tensor is missing, or of another shape
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:  # another shape, another version
             raise RunFolderError(f"{checkpoints}: its checkpoints do not fit config.yaml; was that changed?") from error
     elif run.seed == run.experiment.seeds[0]:
         for text in warnings(run.experiment, trainer):
@@ -156,18 +157,36 @@ def _train_one(
 
 
 def warnings(experiment: Experiment, trainer: Trainer) -> list[str]:
-    """What is worth a word before training: a perturbation that the ADC will hide."""
+    """What is worth a word before training: an ADC that hides what tells two passes apart."""
     sigma = experiment.learner.perturbation
     own = None if isinstance(sigma, str) else float(sigma)
+    what, remedy = "the chip's noise", "adc.bits"
+    if own is not None:
+        what, remedy = "the perturbation, the chip's noise included,", "learner.perturbation or adc.bits"
     if experiment.learner.base_rule == "bp":
         return []
     x, _ = trainer.data.batch("train", slice(0, 100))
     return [
-        f"layer {layer}: the perturbation is {steps:.2g} of an ADC step, and below about 0.5 a converter hides it; "
-        "raise the perturbation or adc.bits, or lower adc.bound"
+        f"layer {layer}: {what} is {steps:.2g} of an ADC step, and below about 0.5 a converter hides it; "
+        f"raise {remedy}, or lower adc.bound"
         for layer, steps in enumerate(oracle.perturbation_in_adc_steps(trainer.chip, x, own), start=1)
         if steps < 0.5
     ]
+
+
+def _progress(record: dict[str, Any], checkpoints: Path) -> Progress:
+    try:
+        return Progress(**record)
+    except TypeError:
+        raise RunFolderError(f"{checkpoints}: its checkpoints are of another version of analogsim") from None
+
+
+def _anchored(experiment: Experiment) -> Experiment:
+    """The same with `npz:FILE` given from the root, so that a resume from elsewhere finds it."""
+    kind, colon, file = experiment.data.partition(":")
+    if kind != "npz" or file.startswith("~"):
+        return experiment
+    return experiment.model_copy(update={"data": kind + colon + str(Path(file).absolute())})
 
 
 def _as_begun(facts: Path) -> tuple[str, str]:

@@ -90,17 +90,24 @@ def build_trainer(
             else (type(chip).__name__, chip.capabilities)
         )
         check_capabilities(settings, name, can)
+        if chip is not None and settings.base_rule == "bp":
+            raise CapabilityError(
+                f"rule {settings.rule} cannot run on chip {name}: it must know the weights, and a chip of your own "
+                "does not hand them out; what works on it: anp, danp"
+            )
     if chip is None:
         chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device)
     shadow: list[torch.Tensor] = []
+    cell = experiment.chip.cell
+    bound = None if cell is None or cell.weight_max == "auto" else cell.weight_max
     if learner is None:
-        weights = [weight.to(device) for weight in weights]
+        weights = [weight.to(device).clamp(None if bound is None else -bound, bound) for weight in weights]
         learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
         shadow = weights if settings.base_rule == "bp" else []
     return Trainer(
         chip=chip,
         learner=learner,
-        optimizer=Optimizer(experiment.optimizer, network, device, shadow),
+        optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound),
         data=data.to(device),
         loss=LOSSES[_loss_name(experiment, data)],
         shuffle=root.child("shuffle"),
@@ -148,15 +155,15 @@ def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities) 
     reason = _lacking(settings, can)
     if reason is None:
         return
-    ways = []
+    ways: dict[str, str] = {}
     for rule in RULES:
         for baseline in ("clean", "noisy"):
             for perturbation in ("intrinsic", 1e-3):
                 other = LearnerSettings(rule=rule, baseline=baseline, perturbation=perturbation)
-                if _lacking(other, can) is None and not any(way.startswith(rule + " ") for way in ways):
+                if _lacking(other, can) is None:
                     how = "" if other.base_rule == "bp" else f" (baseline: {baseline}, perturbation: {perturbation})"
-                    ways.append(rule + " " + how.strip())
-    works = ", ".join(way.strip() for way in ways)
+                    ways.setdefault(rule, rule + how)
+    works = ", ".join(ways.values())
     raise CapabilityError(f"rule {settings.rule} cannot run on chip {chip}: {reason}; what works on it: {works}")
 
 

@@ -34,7 +34,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write the next checkpoint of a folder and drop all but the last two."""
     remove_strays(folder)
     number = 1 + max((_number(path) for path in folder.glob("*.npz")), default=0)
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
+    arrays: dict[str, Any] = {name: tensor.detach().cpu().numpy() for name, tensor in checkpoint.tensors.items()}
     arrays["record"] = np.frombuffer(json.dumps(checkpoint.record).encode(), np.uint8)
     path = write_atomic(
         folder / "checkpoint",
@@ -59,6 +59,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
             return Checkpoint(tensors, record)
         except Exception as error:  # whatever a damaged file raises, the previous one may be good
             warn(f"checkpoint {path.name} of {folder.name} is damaged ({error}); going back to the one before")
+            path.rename(path.with_suffix(".damaged"))  # it must not count as one of those kept
     return None
 
 

@@ -5,9 +5,9 @@ Images (whole numbers 0..255) are scaled to [0, 1], nothing else; other numbers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,8 +65,7 @@ class Dataset:
         return (x.div_(self.scale) if self.scale != 1 else x), y[rows]
 
     def to(self, device: str | torch.device) -> Dataset:
-        moved = (getattr(self, name).to(device) for name in ARRAYS)
-        return Dataset(self.name, *moved, self.scale, self.outputs)
+        return replace(self, **{name: getattr(self, name).to(device) for name in ARRAYS})
 
 
 def load_data(source: str) -> Dataset:
@@ -84,8 +83,9 @@ def _digits() -> Dataset:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
+    parts = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    x_train, x_test, y_train, y_test = (np.asarray(part) for part in parts)
     x_train, x_test = (x.astype(np.uint8).reshape(-1, 8, 8) for x in (x_train, x_test))
     return _dataset("digits", x_train, y_train, x_test, y_test, 16.0)
 
@@ -95,7 +95,7 @@ def _openml(name: str) -> Dataset:
 
     number, rows, scale = OPENML[name]
     try:
-        bunch = fetch_openml(data_id=number, as_frame=False, parser="auto")
+        bunch: Any = fetch_openml(data_id=number, as_frame=False, parser="auto")
     except Exception as error:  # the fetcher raises whatever its transport does
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -148,11 +148,16 @@ def _dataset(name: str, x_train, y_train, x_test, y_test, scale: float) -> Datas
         )
     x_train, x_test = (x if x.dtype == np.uint8 else x.astype(np.float32) for x in (x_train, x_test))
     y_train, y_test, outputs = _targets(name, y_train, y_test)
-    arrays = (torch.from_numpy(np.ascontiguousarray(a)).clone() for a in (x_train, y_train, x_test, y_test))
-    return Dataset(name, *arrays, scale, outputs)
+    x_train, y_train, x_test, y_test = (
+        torch.from_numpy(np.ascontiguousarray(array)).clone() for array in (x_train, y_train, x_test, y_test)
+    )
+    return Dataset(name, x_train, y_train, x_test, y_test, scale, outputs)
 
 
 def _targets(name: str, y_train, y_test) -> tuple[np.ndarray, np.ndarray, int]:
+    y_train, y_test = (
+        y[:, 0] if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind in "bui" else y for y in (y_train, y_test)
+    )
     if y_train.dtype.kind in "bui" and y_train.ndim == 1:
         if y_test.dtype.kind not in "bui" or y_test.ndim != 1:
             raise DataError(f"data: {name}: y_train holds class numbers, y_test is {y_test.dtype} {y_test.shape}")

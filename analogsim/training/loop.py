@@ -95,7 +95,8 @@ class Trainer:
                     last = progress.batches == self.batches - 1
                     loss, angle = self._step(rows, with_angle=self.angle and last)
                     tick()
-                    if not loss <= DIVERGED * progress.untrained_loss:  # NaN included
+                    mean = progress.loss_sum / progress.seen  # one odd sample is no divergence
+                    if not (math.isfinite(loss) and mean <= DIVERGED * progress.untrained_loss):
                         progress.status = "diverged"
                         break
                     if not last:  # its angle is in no checkpoint; the epoch's own follows at once
@@ -155,7 +156,10 @@ class Trainer:
 
     def _record(self, epoch: int, train: oracle.Score, test: oracle.Score, angle: float | None) -> None:
         quiet = oracle.noise_free_view(self.chip)
-        ideal = test if quiet is None else self._evaluate(quiet, "test")
+        if quiet is None:
+            ideal = None
+        else:
+            ideal = test.accuracy if quiet is self.chip else self._evaluate(quiet, "test").accuracy
         ledger, progress = self.chip.ledger, self.progress
         progress.rows.append(
             {
@@ -167,7 +171,7 @@ class Trainer:
                 "train_accuracy": train.accuracy,
                 "test_loss": test.loss,
                 "test_accuracy": test.accuracy,
-                "test_accuracy_ideal": ideal.accuracy,
+                "test_accuracy_ideal": ideal,
                 "angle_deg": angle,
                 "seconds": progress.seconds,
                 "status": "diverged" if progress.status == "diverged" else "ok",

@@ -20,7 +20,9 @@ from analogsim.network import Network
 
 
 class Optimizer:
-    """shadow: weight copies to subtract the same changes from (BP's own model), if any."""
+    """shadow: weight copies to subtract the same changes from (BP's own model), if any.
+    bound: the largest weight the chip's cells hold, where they clip; the copies are clipped alike.
+    """
 
     def __init__(
         self,
@@ -28,10 +30,11 @@ class Optimizer:
         network: Network,
         device: str | torch.device = "cpu",
         shadow: Sequence[Tensor] = (),
+        bound: float | None = None,
     ):
         self._weights = [torch.zeros(layer.units, layer.inputs, device=device) for layer in network.layers]
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
-        self._shadow = shadow
+        self._shadow, self._bound = shadow, bound
         self._changes = [*self._weights, *self._biases]
         self._gradients = [torch.zeros_like(change) for change in self._changes]
         # maximize: the change comes out as +η·(...), the amount to subtract.
@@ -44,7 +47,8 @@ class Optimizer:
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
-        torch._foreach_zero_(self._changes)
+        for change in self._changes:
+            change.zero_()
         parts = [*(layer.weight for layer in gradient.layers), *(layer.bias for layer in gradient.layers)]
         for part, change, kept in zip(parts, self._changes, self._gradients, strict=True):
             change.grad = None if part is None else kept  # torch.optim passes over what has no gradient
@@ -55,6 +59,8 @@ class Optimizer:
         self._torch.step()
         for copy, change in zip(self._shadow, self._weights):
             copy.sub_(change)
+            if self._bound is not None:
+                copy.clamp_(-self._bound, self._bound)
         return WeightUpdate(
             tuple(
                 replace(
