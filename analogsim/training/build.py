@@ -89,19 +89,14 @@ def build_trainer(
             if chip is None
             else (type(chip).__name__, chip.capabilities)
         )
-        check_capabilities(settings, name, can)
-        if chip is not None and settings.base_rule == "bp":
-            raise CapabilityError(
-                f"rule {settings.rule} cannot run on chip {name}: it must know the weights, and a chip of your own "
-                "does not hand them out; what works on it: anp, danp"
-            )
+        check_capabilities(settings, name, can, weights_known=chip is None)
     if chip is None:
         chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device)
     shadow: list[torch.Tensor] = []
     cell = experiment.chip.cell
-    bound = None if cell is None or cell.weight_max == "auto" else cell.weight_max
+    bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max
     if learner is None:
-        weights = [weight.to(device).clamp(None if bound is None else -bound, bound) for weight in weights]
+        weights = [weight.to(device).clamp(-bound, bound) for weight in weights]
         learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
         shadow = weights if settings.base_rule == "bp" else []
     return Trainer(
@@ -150,9 +145,12 @@ def build_learner(
     return rule if matrices is None else Decorrelated(rule, matrices, experiment.decorrelation.rate)
 
 
-def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities) -> None:
-    """Refuse a rule that needs what the chip lacks, naming rule, chip, reason and what would work."""
-    reason = _lacking(settings, can)
+def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities, weights_known: bool = True) -> None:
+    """Refuse a rule that needs what the chip lacks, naming rule, chip, reason and what would work.
+
+    weights_known: False for a chip of your own, of whose weights BP could have no copy to begin with.
+    """
+    reason = _lacking(settings, can, weights_known)
     if reason is None:
         return
     ways: dict[str, str] = {}
@@ -160,16 +158,16 @@ def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities) 
         for baseline in ("clean", "noisy"):
             for perturbation in ("intrinsic", 1e-3):
                 other = LearnerSettings(rule=rule, baseline=baseline, perturbation=perturbation)
-                if _lacking(other, can) is None:
+                if _lacking(other, can, weights_known) is None:
                     how = "" if other.base_rule == "bp" else f" (baseline: {baseline}, perturbation: {perturbation})"
                     ways.setdefault(rule, rule + how)
     works = ", ".join(ways.values())
     raise CapabilityError(f"rule {settings.rule} cannot run on chip {chip}: {reason}; what works on it: {works}")
 
 
-def _lacking(settings: LearnerSettings, can: Capabilities) -> str | None:
+def _lacking(settings: LearnerSettings, can: Capabilities, weights_known: bool) -> str | None:
     if settings.base_rule == "bp":
-        return None
+        return None if weights_known else "it must know the weights, and a chip of your own does not hand them out"
     intrinsic = settings.perturbation == "intrinsic"
     if intrinsic and settings.base_rule in ("np", "inp"):
         return f"{settings.base_rule} needs a perturbation it knows, and the chip's own noise is hidden"

@@ -8,6 +8,7 @@ itself and no copy of the weights is needed; a rule that keeps one (BP) has it k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ class Optimizer:
         network: Network,
         device: str | torch.device = "cpu",
         shadow: Sequence[Tensor] = (),
-        bound: float | None = None,
+        bound: float = math.inf,
     ):
         self._weights = [torch.zeros(layer.units, layer.inputs, device=device) for layer in network.layers]
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
@@ -59,7 +60,7 @@ class Optimizer:
         self._torch.step()
         for copy, change in zip(self._shadow, self._weights):
             copy.sub_(change)
-            if self._bound is not None:
+            if self._bound < math.inf:
                 copy.clamp_(-self._bound, self._bound)
         return WeightUpdate(
             tuple(

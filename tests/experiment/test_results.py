@@ -139,6 +139,8 @@ def test_fresh_folders_count_up(tmp_path, monkeypatch):
     for _ in range(3):
         made.append(str(fresh_folder("quick")))
         Path(made[-1]).mkdir(parents=True)
+        assert str(fresh_folder("quick")) == made[-1]  # a refused start leaves it empty: taken again
+        (Path(made[-1]) / "config.yaml").touch()
     assert made == ["runs/quick", "runs/quick-2", "runs/quick-3"]
 
 

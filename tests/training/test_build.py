@@ -140,8 +140,27 @@ class BoardInTheLab:
 
 
 def test_a_labs_own_chip_is_asked_what_it_can(data):
-    with pytest.raises(CapabilityError, match=r"np cannot run on chip BoardInTheLab: .* what works on it: bp, anp"):
+    with pytest.raises(
+        CapabilityError, match=r"np cannot run on chip BoardInTheLab: .* what works on it: anp \(.*\), danp"
+    ):
         build_trainer(experiment("np", "port"), data, seed=0, chip=BoardInTheLab())
+
+
+@pytest.mark.parametrize("rule", ["bp", "dbp"])
+def test_bp_has_no_copy_of_the_weights_of_a_labs_own_chip(data, rule):
+    with pytest.raises(CapabilityError, match=f"{rule} cannot run on chip BoardInTheLab: it must know the weights"):
+        build_trainer(experiment(rule, "port"), data, seed=0, chip=BoardInTheLab())
+
+
+def test_bps_copy_clips_where_the_chips_cells_do(data):
+    plan = experiment("bp", "port")
+    cell = {"weight_max": 0.2, "g_min_uS": 0.0, "g_max_uS": 25.0}
+    plan = plan.model_copy(update={"chip": plan.chip.replace(cell=cell)})
+    trainer = build_trainer(plan, data, seed=0)
+    trainer.run()
+    for copy, weight in zip(trainer.learner.weights, trainer.chip.weights):
+        assert torch.equal(copy, weight)
+        assert float(weight.abs().max()) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
