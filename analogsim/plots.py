@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analogsim.atomic import write_atomic
 from analogsim.experiment.results import EPOCH_COLUMNS
@@ -28,6 +29,7 @@ def plot_curves(folder: Path) -> Path:
         for index, (name, run) in enumerate(curves.groupby("run", sort=False)):
             _draw(axis, run, figure_name, str(name), index)
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     styles = [
