@@ -66,7 +66,7 @@ MISTAKES = {
     (*TRAIN, "--device", "cuda"): "cpu: torch sees no CUDA device here",
     (*TRAIN, "--device", "cuda:1", "--backend", "numpy"): "cpu: torch sees no CUDA device here",
     (*TRAIN, "--set", "data=npz:missing.npz"): "missing.npz cannot be read as an .npz file",
-    (*TRAIN, "--set", "data=digit"): "'digit' is not a data set",
+    (*TRAIN, "--set", "data=digit"): '--set data=digit: data: "digit" is not a data set; allowed: digits, mnist',
     ("train", "small.yaml", "--out", "small.yaml"): "small.yaml: cannot be written",
     ("train", "small.yaml", "--out", "."): ".: not empty; go on with `analogsim train --resume .`",
     ("validate", "nothing.yaml"): "nothing.yaml: does not exist",

@@ -230,7 +230,9 @@ class TrainingSettings(Section):
 class Experiment(Section):
     """One network trained by one rule on one chip, over some seeds."""
 
-    data: Annotated[str, Allowed("digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE")] = Field(min_length=1)
+    data: Annotated[str, Allowed("digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE", "a data set")] = Field(
+        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+)$"
+    )
     chip: Annotated[ChipDescription, Allowed("the name of a shipped chip, a .yaml file, or a mapping")]
     network: Network = Network()
     learner: LearnerSettings = LearnerSettings()

@@ -157,6 +157,7 @@ def stopped_until_done(first: list[str], folder: str, log: str, number: int, wan
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
     torch.optim.Adam([torch.zeros(1)])
     gc.freeze()
     for line in sys.stdin:

@@ -75,6 +75,9 @@ class PositionedLayer:
     def output_shape(self):
         return (self.positions, self.units)
 
+    def scatter(self, v):
+        return v  # patches that do not overlap
+
 
 LAYERS = (PositionedLayer(4, 6, 5), PositionedLayer(7, 3, 2))
 POSITIONED = Network(LAYERS, 0.2)
