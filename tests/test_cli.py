@@ -10,14 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import rich.console
-import torch
 import yaml
-
-from analogsim import cli
 
 COMMAND = str(Path(sys.executable).with_name("analogsim"))
 COLUMNS = (
@@ -25,40 +21,6 @@ COLUMNS = (
     "test_accuracy_ideal,angle_deg,seconds,status"
 )
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # more only get in each other's way here
-SMALL = """\
-data: digits
-chip: gaussian-node
-network: {hidden: [8]}
-training: {epochs: 1, batch: 500}
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(1)
-    numba.set_num_threads(1)
-    yield
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """call(arguments…) -> (exit code, stdout, stderr), in a folder that holds small.yaml."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(SMALL)
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["analogsim", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return called
 
 
 def rows(folder):
@@ -152,7 +114,9 @@ def test_runs_of_one_name_count_up(call):
 
 
 def test_a_run_that_diverges_is_marked_and_the_others_go_on(call):
-    Path("runs.yaml").write_text(SMALL + "variants:\n  bad: {optimizer.lr: 1.0e+30}\n  good: {}\n")
+    Path("runs.yaml").write_text(
+        Path("small.yaml").read_text() + "variants:\n  bad: {optimizer.lr: 1.0e+30}\n  good: {}\n"
+    )
     code, out, _ = call("train", "runs.yaml", "--out", "out", "--backend", "torch")
     assert code == 0
     assert [(row["run"], row["status"]) for row in rows("out")] == [

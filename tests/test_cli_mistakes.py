@@ -1,46 +1,11 @@
 """No mistake of a user's ends in a traceback: one line that says what is wrong and what is allowed."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from analogsim import cli
-
-SMALL = """\
-data: digits
-chip: gaussian-node
-network: {hidden: [8]}
-training: {epochs: 1, batch: 500}
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """call(arguments…) -> (exit code, stdout, stderr), in a folder that holds small.yaml."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(SMALL)
-
-    def called(*arguments):
-        monkeypatch.setattr(sys, "argv", ["analogsim", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return called
-
 
 TRAIN = ("train", "small.yaml", "--out", "out")
 MISTAKES = {

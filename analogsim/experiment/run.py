@@ -24,7 +24,7 @@ from analogsim.backends import get_backend
 from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
-from analogsim.experiment.results import summarise, write_curves, write_json
+from analogsim.experiment.results import RUN_COLUMNS, summarise, write_curves, write_json
 from analogsim.training import checkpoint, oracle
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
@@ -52,7 +52,7 @@ class Run:
     def labels(self) -> dict[str, Any]:
         learner = self.experiment.learner
         names = (self.name, self.experiment.chip.name, learner.rule, learner.baseline, self.seed)
-        return dict(zip(("run", "chip", "rule", "baseline", "seed"), names))
+        return dict(zip(RUN_COLUMNS, names))
 
     def checkpoints(self, folder: Path) -> Path:
         return folder / "checkpoints" / self.name / f"seed-{self.seed}"
@@ -92,7 +92,7 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
     progress = {run: Progress() for run in runs}  # in the order of the tables
     if resume:
         for run in runs:
-            saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message)
+            saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message, with_tensors=False)
             if saved is not None:
                 progress[run] = _progress(saved.record, run.checkpoints(folder))
         _write_tables(folder, progress)

@@ -46,8 +46,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest good checkpoint; each damaged one is named to `warn` and passed over."""
+def load_latest(folder: Path, warn: Callable[[str], None], with_tensors: bool = True) -> Checkpoint | None:
+    """The newest good checkpoint; each damaged one is named to `warn` and passed over.
+
+    with_tensors: False reads the record alone.
+    """
     for path in sorted(folder.glob("*.npz"), key=_number, reverse=True):
         try:
             if _digest(path) != path.stem.partition("-")[2]:
@@ -55,7 +58,8 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
             with np.load(path, allow_pickle=False) as archive:
                 record = json.loads(archive["record"].tobytes())
                 # clone: torch's own alignment, so that a resumed run takes the same code paths
-                tensors = {name: torch.from_numpy(archive[name]).clone() for name in archive if name != "record"}
+                names = [name for name in archive if name != "record"] if with_tensors else []
+                tensors = {name: torch.from_numpy(archive[name]).clone() for name in names}
             return Checkpoint(tensors, record)
         except Exception as error:  # whatever a damaged file raises, the previous one may be good
             warn(f"checkpoint {path.name} of {folder.name} is damaged ({error}); going back to the one before")
