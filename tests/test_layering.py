@@ -27,9 +27,12 @@ FLOORS = (
 # Every import there is that stays on its floor: importer -> imported.
 SIBLINGS = """atomic: errors
     streams: errors
-    config.findings: config.schema config.yaml_tree
-    config.loader: config.findings config.schema config.yaml_tree
-    config.schema: config.loader
+    config.laws: config.base
+    config.writing: config.base
+    config.chip: config.base config.laws config.loader config.writing
+    config.findings: config.base config.yaml_tree
+    config.loader: config.chip config.findings config.schema config.yaml_tree
+    config.schema: config.base config.chip
     backends.numba: backends.torch
     chip.chip: chip.crossbar chip.ledger
     chip.crossbar: chip.ledger

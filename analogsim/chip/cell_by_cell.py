@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analogsim.config.schema import Cell, ChipDescription
+from analogsim.config.chip import Cell, ChipDescription
 
 Array = NDArray[np.float64]
 NORMALS_AT_ONCE = 2**18  # noise matrices drawn together hold about as many; their law does not depend on it

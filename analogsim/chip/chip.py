@@ -16,7 +16,7 @@ from torch import Tensor
 from analogsim.backends import get_backend
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
 from analogsim.network import Layer, Network

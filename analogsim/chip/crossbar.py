@@ -18,7 +18,7 @@ from torch import Tensor
 
 from analogsim.backends import Backend, get_backend
 from analogsim.chip.ledger import CountingLedger
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.errors import ArgumentError
 from analogsim.physics.conductance import conductance_per_weight, differential_pair
 from analogsim.physics.converters import largest_code, quantise

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from analogsim.config.schema import Allowed
+from analogsim.config.base import Allowed
 from analogsim.config.yaml_tree import Key, Tree, dotted, show
 from analogsim.errors import ConfigError, Problem
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analogsim.config.chip import ChipDescription
 from analogsim.config.findings import collected, validate
-from analogsim.config.schema import ChipDescription, Experiment
+from analogsim.config.schema import Experiment
 from analogsim.config.yaml_tree import Key, Tree, dotted, dump, parse_value, read_tree, show
 from analogsim.errors import ConfigError, Problem
 

@@ -7,134 +7,15 @@ of the types below. A validator of a whole section raises ValueError(key at faul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from annotated_types import Ge
+from pydantic import Field, field_validator, model_validator
+
+from analogsim.config.base import Allowed, Count, Fraction, NonNegative, Positive, Section, Seed
+from analogsim.config.chip import ChipDescription
 
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a message says is allowed, where the type and its bounds alone would not say it well."""
-
-    words: str
-    noun: str = "allowed"  # "0 is not …"
-
-
-# Bounds are plain marks: pydantic before 2.11 lets a Field shared by two fields carry the default
-# of one over to the other.
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Count = Annotated[int, Ge(1)]
-Bits = Annotated[int, Ge(2), Le(16)]
-Seed = Annotated[int, Ge(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-# --- chip -----------------------------------------------------------------------------------------
-
-
-class NodeNoise(Section):
-    """Hidden noise at every node and read: a_l + N(0, sigma²), before the ADC."""
-
-    sigma: NonNegative = Field(default=0.0, description="standard deviation, in pre-activation units")
-
-
-class ConstantReadNoise(Section):
-    """σ(G) = sigma_uS for every cell, whatever its conductance."""
-
-    law: Literal["constant"]
-    sigma_uS: NonNegative
-
-
-class ProportionalReadNoise(Section):
-    """σ(G) = k G."""
-
-    law: Literal["proportional"]
-    k: NonNegative
-
-
-class SqrtReadNoise(Section):
-    """σ(G) = k √G."""
-
-    law: Literal["sqrt"]
-    k_sqrt_uS: NonNegative = Field(description="in √µS, so that σ(G) comes out in µS")
-
-
-ReadNoise = Annotated[ConstantReadNoise | ProportionalReadNoise | SqrtReadNoise, Field(discriminator="law")]
-
-
-class Cell(Section):
-    """A differential pair of conductances a weight: W = w_max (g_plus - g_minus) / (g_max - g_min)."""
-
-    g_min_uS: NonNegative = 0.0
-    g_max_uS: Positive = 25.0
-    weight_max: Literal["auto"] | Positive = Field(
-        default="auto",
-        description="the weight at g_max: a number (larger weights are clipped), or max |W| at every write",
-    )
-    read_noise: ReadNoise | None = Field(default=None, description="white: drawn afresh for every cell at every read")
-
-    @model_validator(mode="after")
-    def _range(self) -> Cell:
-        if self.g_min_uS >= self.g_max_uS:
-            raise ValueError("g_min_uS", f"a number below g_max_uS = {self.g_max_uS}")
-        return self
-
-
-class Dac(Section):
-    """Inputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
-
-    bits: Annotated[Bits, Allowed("2 to 16, or leave dac out for an ideal converter", "a number of bits")]
-    bound: Literal["per_vector"] | Positive = Field(
-        default="per_vector", description="in units of the inputs, or the largest |x| of each vector"
-    )
-
-
-class Adc(Section):
-    """Outputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
-
-    bits: Annotated[Bits, Allowed("2 to 16, or leave adc out for an ideal converter", "a number of bits")]
-    bound: Positive = Field(description="in units of one cell at g_max under a full-scale input")
-
-
-class ChipDescription(Section):
-    """One chip. Leaving a part out makes it ideal."""
-
-    name: str = Field(default="chip", min_length=1)
-    description: str = ""
-    source: str = ""
-    injection_port: bool = Field(default=False, description="known perturbations can be added to pre-activations")
-    node_noise: NodeNoise = NodeNoise()
-    cell: Cell | None = None
-    dac: Dac | None = None
-    adc: Adc | None = None
-
-    @property
-    def noise_free(self) -> bool:
-        """No hidden noise anywhere: a clean pass exists."""
-        read_noise = self.cell.read_noise if self.cell else None
-        amplitudes = read_noise.model_dump(exclude={"law"}).values() if read_noise else ()
-        return self.node_noise.sigma == 0 and not any(amplitudes)
-
-    def replace(self, **changes: Any) -> ChipDescription:
-        """A copy with dotted keys changed: `chip.replace(**{"node_noise.sigma": 1e-2})`.
-
-        Raises ConfigError for an unknown key or a value out of range.
-        """
-        from analogsim.config.loader import replace
-
-        return replace(self, changes)
-
-
-# --- experiment -----------------------------------------------------------------------------------
 
 
 class Convolution(Section):
@@ -204,7 +85,9 @@ class DecorrelationSettings(Section):
 
 
 class OptimizerSettings(Section):
-    name: Literal["adam", "sgd"] = "adam"
+    name: Literal["adam", "sgd", "on_chip"] = Field(
+        default="adam", description="on_chip: the rule's own outer products, times lr, go straight to the cells"
+    )
     lr: Positive = 1e-3
     betas: Annotated[tuple[Fraction, Fraction], Allowed("two numbers, each 0 or more and less than 1")] = Field(
         default=(0.9, 0.999), strict=False

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from analogsim import Crossbar, load_chip
 from analogsim.backends import NAMES
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.errors import ArgumentError
 from analogsim.streams import Address, Stream
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from analogsim import Crossbar, load_chip
 from analogsim.backends import NAMES
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 
 GENERIC = load_chip("crossbar-generic")
 every_backend = pytest.mark.parametrize("backend", NAMES)

@@ -17,7 +17,7 @@ import analogsim
 from analogsim.backends.numba import NumbaBackend
 from analogsim.backends.torch import TorchBackend
 from analogsim.chip.cell_by_cell import cell_by_cell_read
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.physics.read_noise import LAWS, sqrt_variance
 from analogsim.streams import Address
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.contracts import LayerUpdate, WeightUpdate
 from analogsim.learners.perturbation import Perturbation
 from analogsim.network import Network

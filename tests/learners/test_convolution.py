@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, leaky_relu, unfold
 
 from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
-from analogsim.config.schema import ChipDescription
+from analogsim.config.chip import ChipDescription
 from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.backpropagation import BackPropagation

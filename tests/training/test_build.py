@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
+from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.config.loader import Plan
-from analogsim.config.schema import ChipDescription, Experiment, LearnerSettings, Network, NodeNoise, TrainingSettings
+from analogsim.config.schema import Experiment, LearnerSettings, Network, TrainingSettings
 from analogsim.contracts import Capabilities
 from analogsim.errors import AnalogsimError, CapabilityError, DataError
 from analogsim.experiment.results import claimed

@@ -1,0 +1,133 @@
+"""How a chip is written: ideally, with verification, or by pulses. Part of a chip file.
+
+Pulsed cells are in units of the weight range: w in [-1, 1], dw_min the mean step of one pulse at
+w = 0 (reference/devices.md §2; the models and numbers of aihwkit 4545f11 and MLP_NeuroSim V3.0).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from analogsim.config.base import Count, NonNegative, Positive, Section, Share
+
+
+class IdealWrite(Section):
+    """Every cell reaches its target, or the end of its range, in one write."""
+
+    mode: Literal["ideal"]
+
+
+class VerifyWrite(Section):
+    """Cells that change by more than a threshold are reprogrammed: G = target + σ_prog(target) ξ.
+
+    Each try draws ξ anew until |G - target| ≤ tolerance_uS or the tries are used up.
+    """
+
+    mode: Literal["verify"]
+    threshold_uS: NonNegative = Field(
+        default=0.0, description="a smaller change of the target leaves the cell as it is"
+    )
+    tolerance_uS: Positive | None = Field(default=None, description="accepted error; left out: the first try is kept")
+    max_tries: Count = 1
+
+
+class _PulsedCell(Section):
+    dw_min: Positive = Field(description="mean change of w by one pulse, at w = 0")
+    dw_min_d2d: NonNegative = Field(default=0.0, description="its relative spread from cell to cell")
+    dw_min_lognormal: bool = Field(default=False, description="that spread is lognormal, in place of normal")
+    c2c: NonNegative = Field(default=0.0, description="relative spread of a step from pulse to pulse")
+    up_down: float = Field(default=0.0, description="asymmetry: steps are dw_min (1 ± up_down) up and down")
+    up_down_d2d: NonNegative = 0.0
+    w_max: Positive = 1.0
+    w_max_d2d: NonNegative = 0.0
+    w_min: Annotated[float, Field(lt=0)] = -1.0
+    w_min_d2d: NonNegative = 0.0
+    write_noise: NonNegative = Field(default=0.0, description="spread of what is read about what is held, in dw_min")
+    stuck: Share = Field(default=0.0, description="share of cells held at one random value")
+    lifetime_updates: Positive | None = Field(default=None, description="updates in which w leaks to 1/e")
+
+
+class ConstantPulses(_PulsedCell):
+    """Δw = ± dw_d (1 + σ_c2c ξ), whatever w."""
+
+    model: Literal["constant"]
+
+
+class LinearPulses(_PulsedCell):
+    """Δw = ± dw_d (1 ∓ γ_d w) (1 + σ_c2c ξ): steps shrink towards the end they move to."""
+
+    model: Literal["linear"]
+    gamma_up: NonNegative
+    gamma_down: NonNegative
+
+
+class SoftBoundsPulses(_PulsedCell):
+    """Δw = ± dw_d (1 - w / bound_d) (1 + σ_c2c ξ)."""
+
+    model: Literal["soft_bounds"]
+
+
+class ExponentialPulses(_PulsedCell):
+    """Δw = ± dw_d max(1 - A_d e^(d γ z), 0) (1 + σ_c2c ξ), z = 2 a w / (b_max - b_min) + b."""
+
+    model: Literal["exponential"]
+    a_up: float = Field(description="A_up")
+    a_down: float = Field(description="A_down")
+    gamma: Positive
+    a: float = Field(description="a, the slope of z")
+    b: float = Field(description="b, the offset of z")
+
+
+class NeuroSimPulses(Section):
+    """G_LTP = B (1 - e^(-P/A)) + G_min over P = 0 .. states - 1, and its mirror for LTD."""
+
+    model: Literal["neurosim"]
+    states: Annotated[int, Field(ge=2)]
+    nonlinearity_up: float
+    nonlinearity_down: float
+    c2c: NonNegative = Field(default=0.0, description="spread of a step, as a share of the full range")
+
+
+PulsedCell = Annotated[
+    ConstantPulses | LinearPulses | SoftBoundsPulses | ExponentialPulses | NeuroSimPulses, Field(discriminator="model")
+]
+
+
+class PulsedWrite(Section):
+    """Cells move by pulses. A digital optimiser's changes gather in a shadow until they make whole
+    pulses; `optimizer: on_chip` sends pulse trains of at most `train_length` from the rule's factors."""
+
+    mode: Literal["pulsed"]
+    cell: PulsedCell
+    train_length: Count = Field(default=31, description="most pulses one input or error sends an update")
+    max_pulses: Count = Field(default=100, description="most pulses a cell gets a dense update")
+
+
+Write = Annotated[IdealWrite | VerifyWrite | PulsedWrite, Field(discriminator="mode")]
+
+
+class Costs(Section):
+    """What one event costs; energy_J and latency_s columns appear where any is given."""
+
+    read_J: NonNegative = Field(default=0.0, description="one vector through one tile, converters apart")
+    read_s: NonNegative = 0.0
+    conversion_J: NonNegative = Field(default=0.0, description="one DAC or ADC conversion")
+    conversion_s: NonNegative = 0.0
+    pulse_J: NonNegative = Field(default=0.0, description="one pulse on, or one programming try of, one cell")
+    pulse_s: NonNegative = 0.0
+
+
+class Faults(Section):
+    """Shares of cells that hold one conductance whatever is written."""
+
+    stuck_low: Share = Field(default=0.0, description="at g_min")
+    stuck_high: Share = Field(default=0.0, description="at g_max")
+    stuck_random: Share = Field(default=0.0, description="anywhere between, evenly")
+
+    @model_validator(mode="after")
+    def _sum(self) -> Faults:
+        if self.stuck_low + self.stuck_high + self.stuck_random > 1:
+            raise ValueError("stuck_random", "shares that sum to 1 or less")
+        return self
