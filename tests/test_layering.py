@@ -33,6 +33,8 @@ SIBLINGS = """atomic: errors
     config.findings: config.base config.yaml_tree
     config.loader: config.chip config.findings config.schema config.yaml_tree
     config.schema: config.base config.chip
+    physics.flicker: physics.read_noise
+    physics.drift: physics.flicker physics.read_noise
     backends.numba: backends.torch
     chip.chip: chip.crossbar chip.ledger
     chip.crossbar: chip.ledger

@@ -187,4 +187,5 @@ Drift = Annotated[PowerDrift | LogDrift | Retention, Field(discriminator="law")]
 
 def coefficients(law: Section) -> dict[str, Any]:
     """The keyword arguments of the physics function of this law."""
-    return law.model_dump(exclude={"law", "valid_uS", "valid_s"})
+    of_range = {"valid_uS": True, "valid_s": True}
+    return law.model_dump(exclude={"law": True, **of_range, "errors": {"__all__": of_range}})
