@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from analogsim.config.base import Allowed, Bits, Count, NonNegative, Positive, Section, Share
@@ -27,6 +28,17 @@ class NodeNoise(Section):
     telegraph: NodeTelegraph | None = None
 
 
+class WeightSlices(Section):
+    """A cell's place taken by `cells` cells of `bits` bits each, every one in a column with an ADC of its own.
+
+    q = round((2^(bits cells) - 1) (g - g_min) / (g_max - g_min)) = Σ_k 2^(bits k) q_k; cell k stands at
+    g_min + (g_max - g_min) q_k / (2^bits - 1), and the columns' codes are summed digitally, 2^(bits k) each.
+    """
+
+    bits: Annotated[int, Ge(1), Le(8)]
+    cells: Annotated[int, Ge(1), Le(16)]
+
+
 class Cell(Section):
     """Conductances that hold the weights.
 
@@ -45,6 +57,12 @@ class Cell(Section):
     weight_scale: Literal["layer", "tile", "column"] = Field(
         default="layer", description="what shares one `auto` weight_max"
     )
+    weight_headroom: Annotated[float, Ge(1)] = Field(
+        default=1.0,
+        description="an `auto` weight_max is this many times max |W|; with write: pulsed it is set by the first "
+        "write and stays, so that weights need room to grow",
+    )
+    slices: WeightSlices | None = Field(default=None, description="left out: one cell of any conductance")
     programming: Sigma | None = Field(default=None, description="σ of the error of one write; with write: verify")
     g_max_d2d: NonNegative = Field(default=0.0, description="relative spread of g_max from cell to cell")
     g_min_d2d_uS: NonNegative = Field(default=0.0, description="spread of g_min from cell to cell")

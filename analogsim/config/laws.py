@@ -9,12 +9,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from analogsim.config.base import NonNegative, Positive, Section
+from analogsim.config.base import Allowed, NonNegative, Positive, Section
 
-Coefficients = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
-Range = Annotated[tuple[NonNegative, Positive], Field(strict=False)]
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError
+    return ends
+
+
+Coefficients = Annotated[
+    tuple[float, ...], Field(strict=False, min_length=1), Allowed("a list of numbers, one or more")
+]
+Range = Annotated[
+    tuple[NonNegative, Positive],
+    Field(strict=False),
+    AfterValidator(_rising),
+    Allowed("two numbers, the lower first, none below 0"),
+]
 
 
 class Fitted(Section):

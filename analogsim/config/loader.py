@@ -2,7 +2,7 @@
 
 `chip:` is a NAME of devices/, a FILE, or a mapping that may start from one with `base:`.
 Later sayings win, key by key: the chip's file, the experiment, a variant's overrides, the command
-line's. A mapping changes the keys it names and no others; one with a `law` is given whole.
+line's. A mapping changes the keys it names and no others; one with a `law`, or a `mode`, is given whole.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def _merge(tree: Tree, path: Key, change: Tree) -> None:
 
 
 def _leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
-    if isinstance(value, dict) and value and "law" not in value:
+    if isinstance(value, dict) and value and not {"law", "mode"} & value.keys():
         for key, item in value.items():
             yield from _leaves(item, (*path, key))
     else:

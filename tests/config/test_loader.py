@@ -8,7 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from analogsim.config import schema
+from analogsim.config.chip import Adc
+from analogsim.config.laws import ConstantSigma
 from analogsim.config.loader import VARIANT, Override, Plan, bundled, load_chip, load_plan, parse_set
+from analogsim.config.writing import IdealWrite, VerifyWrite
 from analogsim.errors import ConfigError
 
 
@@ -25,8 +28,9 @@ def test_a_problem_of_a_chip_file_points_into_it(complaints):
     written("# mine\nname: c\nadc: {bits: 0}\nnam: d\nnam: e\n", "chips/c.yaml")
     known = ", ".join(schema.ChipDescription.model_fields)
     converter = "allowed: 2 to 16, or leave adc out for an ideal converter"
+    bound = "allowed: max, calibrated or a number greater than 0"
     in_chip = [
-        "chips/c.yaml:3:1: adc.bound: is missing and has no default; allowed: a number greater than 0",
+        f"chips/c.yaml:3:1: adc.bound: is missing and has no default; {bound}",
         f"chips/c.yaml:3:13: adc.bits: 0 is not a number of bits; {converter}",
         f"chips/c.yaml:4:1: nam: unknown key; did you mean name? allowed: {known}",
         "chips/c.yaml:5:1: nam: given twice; keep one",
@@ -121,7 +125,18 @@ def test_a_law_is_given_whole(folder):
     (one,) = plan_of(text).values()
     (two,) = plan_of("data: digits\nchip: crossbar-generic\n", f"chip.cell.read_noise={law}").values()
     assert one == two
-    assert one.chip.cell.read_noise == schema.ConstantReadNoise(law="constant", sigma_uS=0.1)
+    assert one.chip.cell.read_noise == ConstantSigma(law="constant", sigma_uS=0.1)
+
+
+def test_a_way_of_writing_is_given_whole(folder):
+    """Nothing of what a chip's own write path says stays when another takes its place."""
+    pulsed = "{mode: pulsed, cell: {model: constant, dw_min: 0.1}}"
+    chip = f"data: digits\nchip: {{base: crossbar-generic, write: {pulsed}}}\n"
+    options = "{mode: ideal}", "{mode: verify, threshold_uS: 1}"
+    for option, expected in zip(options, (IdealWrite(mode="ideal"), VerifyWrite(mode="verify", threshold_uS=1.0))):
+        (one,) = plan_of(chip, f"chip.write={option}").values()
+        (two,) = plan_of(chip + f"variants: {{a: {{chip: {{write: {option}}}}}}}\n").values()
+        assert one.chip.write == two.chip.write == expected
 
 
 def test_a_named_chip_goes_before_changes_to_it(folder):
@@ -140,7 +155,7 @@ def test_variants_made_the_same_by_options_are_trained_once(folder, complaints):
 
 def test_replace_changes_a_copy():
     chip = load_chip("ideal")
-    assert chip.replace(**{"adc.bits": 8, "adc.bound": 1}).adc == schema.Adc(bits=8, bound=1.0)
+    assert chip.replace(**{"adc.bits": 8, "adc.bound": 1}).adc == Adc(bits=8, bound=1.0)
     assert chip.adc is None
     with pytest.raises(ConfigError) as error:
         chip.replace(**{"adc.bits": 0, "name.x": 1, "prot": 1})
@@ -160,22 +175,75 @@ def some(required=None, **optional):
     return st.fixed_dictionaries(required or {}, optional=optional)
 
 
-laws = st.one_of(
-    some({"law": st.just("constant"), "sigma_uS": non_negative}),
-    some({"law": st.just("proportional"), "k": non_negative}),
-    some({"law": st.just("sqrt"), "k_sqrt_uS": non_negative}),
+def law(name, required=None, **optional):
+    return some({"law": st.just(name)} | (required or {}), **optional)
+
+
+numbers = st.lists(st.floats(-1e9, 1e9) | st.integers(-9, 9), min_size=1, max_size=4)
+wide = st.just([0, 50]) | st.just([0.0, 1e9])  # holds every range below
+sigmas = st.one_of(
+    law("constant", {"sigma_uS": non_negative}, valid_uS=wide),
+    law("proportional", {"k": non_negative}),
+    law("sqrt", {"k_sqrt_uS": non_negative}),
+    law("polynomial", {"coefficients_uS": numbers}, unit_uS=positive, valid_uS=wide),
+    law("exponential", {"amplitude_uS": non_negative, "scale_uS": positive}),
+    law("table", {"g_uS": st.just([0, 9.5, 50]), "sigma_uS": st.lists(non_negative, min_size=3, max_size=3)}),
+)
+number = st.floats(-1e9, 1e9)
+logs = {"slope": number, "intercept": number, "min": number, "max": number}
+of_r = st.one_of(
+    law("power", {"coefficient": number, "exponent": number, "max": positive}, floor=positive),
+    law("log", logs),
+    law("log", logs | {"split": positive, "polynomial": numbers}),
+)
+drifts = st.one_of(
+    law("power", {"t0_s": positive, "unit_uS": positive, "exponent": of_r, "spread": of_r}, valid_s=wide),
+    law("log", {"mean_uS": number, "spread_uS": number, "spread_at_1s_uS": non_negative}),
+    law("retention", {"times_s": st.just([1, 86400.0]), "errors": st.lists(sigmas, min_size=2, max_size=2)}),
+)
+pulsed_cells = st.one_of(
+    some({"model": st.just("constant"), "dw_min": positive}, c2c=non_negative, w_min=st.floats(-9, -0.5)),
+    some({"model": st.just("soft_bounds"), "dw_min": positive}, dw_min_lognormal=st.booleans(), stuck=fraction),
+    some(
+        {"model": st.just("neurosim"), "states": st.integers(2, 99)}
+        | {key: number for key in ("nonlinearity_up", "nonlinearity_down")}
+    ),
+)
+writes = st.one_of(
+    some({"mode": st.just("ideal")}),
+    some({"mode": st.just("verify")}, threshold_uS=non_negative, tolerance_uS=positive, max_tries=st.integers(1, 9)),
+    some({"mode": st.just("pulsed"), "cell": pulsed_cells}, train_length=st.integers(1, 99)),
+)
+cells = some(
+    g_max_uS=st.floats(1, 50),
+    g_min_uS=fraction,
+    mapping=st.sampled_from(["differential", "reference", "offset"]),
+    weight_max=st.just("auto") | positive,
+    slices=st.none() | some({"bits": st.integers(1, 8), "cells": st.integers(1, 16)}),
+    programming=st.none() | sigmas,
+    faults=some(stuck_low=st.floats(0, 0.5), stuck_random=st.floats(0, 0.5)),
+    drift=st.none() | drifts,
+    read_noise=st.none() | sigmas,
+    flicker=st.none() | some({"t_r_s": positive, "strength": of_r | law("log10", {"coefficient_uS": positive})}),
 )
 chips = some(
     name=text.filter(bool),
     description=text,
     injection_port=st.booleans(),
-    node_noise=some(sigma=non_negative),
-    cell=st.none()
-    | some(
-        g_max_uS=st.floats(1, 50), g_min_uS=fraction, weight_max=st.just("auto") | positive, read_noise=st.none() | laws
+    node_noise=some(
+        sigma=non_negative, telegraph=st.none() | some({"amplitude": non_negative, "flip_probability": fraction})
     ),
-    dac=st.none() | some({"bits": bits}, bound=st.just("per_vector") | positive),
-    adc=st.none() | some({"bits": bits, "bound": positive}),
+    cell=st.none(),
+    dac=st.none() | some({"bits": bits}, bound=st.just("per_vector") | positive, bit_serial=st.none() | some()),
+    adc=st.none() | some({"bits": bits, "bound": st.sampled_from(["max", "calibrated"]) | positive}),
+    clock=some(t_read_s=non_negative),
+    costs=some(pulse_J=non_negative),
+) | some(
+    {"cell": cells},
+    adc=some({"bits": bits, "bound": positive}, stochastic_rounding=st.booleans()),
+    wires=st.none() | some({"segment_ohm": non_negative}, model=st.sampled_from(["first_order", "exact"])),
+    tile=some(rows=st.none() | st.integers(1, 9)),
+    write=writes,
 )
 experiments = some(
     {

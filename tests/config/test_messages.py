@@ -2,13 +2,15 @@
 
 # ruff: noqa: E501 - a message is one line
 
+import typing
 from string import Template
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analogsim.config import schema
+from analogsim.config import chip as chip_schema
+from analogsim.config import laws, schema, writing
 from analogsim.config.loader import bundled
 
 # In the tables: a line of YAML, or an option, and indented below it all that is said of it.
@@ -148,12 +150,12 @@ CHIPS = r"""
 {dac: {bits: 17}}
     2:20: chip.dac.bits: 17 is not a number of bits; allowed: 2 to 16, or leave dac out for an ideal converter
 {adc: {bits: 8}}
-    2:8: chip.adc.bound: is missing and has no default; allowed: a number greater than 0
+    2:8: chip.adc.bound: is missing and has no default; allowed: $BOUND
 {adc: {bits: 8}, dac: {bits: 8.0}}
-    2:8: chip.adc.bound: is missing and has no default; allowed: a number greater than 0
+    2:8: chip.adc.bound: is missing and has no default; allowed: $BOUND
     2:36: chip.dac.bits: 8.0 is not a number of bits; allowed: 2 to 16, or leave dac out for an ideal converter; write 8
 {adc: 8}
-    2:13: chip.adc: 8 is not allowed; allowed: a mapping (keys: bits, bound) or null
+    2:13: chip.adc: 8 is not allowed; allowed: a mapping (keys: $Adc) or null
 {dac: {bits: 4, bound: -1}}
     2:30: chip.dac.bound: -1 is not allowed; allowed: per_vector or a number greater than 0
 {cell: {weight_max: true}}
@@ -164,15 +166,64 @@ CHIPS = r"""
     2:15: chip.cell.read_noise.k_sqrt_uS: is missing and has no default; allowed: a number, 0 or more
     2:52: chip.cell.weight_max: 0 is not allowed; allowed: auto or a number greater than 0
 {cell: {read_noise: {law: sqrt, k_sqrt_uS: 1, k: 1}}}
-    2:53: chip.cell.read_noise.k: unknown key; allowed: law, k_sqrt_uS
+    2:53: chip.cell.read_noise.k: unknown key; allowed: $SqrtSigma
 {cell: {read_noise: {law: cubic}}}
-    2:33: chip.cell.read_noise.law: "cubic" is not allowed; allowed: constant, proportional or sqrt
+    2:33: chip.cell.read_noise.law: "cubic" is not allowed; allowed: $LAWS
 {cell: {read_noise: {law: [sqrt]}}}
-    2:33: chip.cell.read_noise.law: ["sqrt"] is not allowed; allowed: constant, proportional or sqrt
+    2:33: chip.cell.read_noise.law: ["sqrt"] is not allowed; allowed: $LAWS
 {cell: {read_noise: {k: 1}}}
-    2:15: chip.cell.read_noise.law: is missing and has no default; allowed: constant, proportional or sqrt
+    2:15: chip.cell.read_noise.law: is missing and has no default; allowed: $LAWS
 {cell: {read_noise: 1}}
-    2:27: chip.cell.read_noise: 1 is not allowed; allowed: a mapping (keys: law, sigma_uS, k, k_sqrt_uS) or null
+    2:27: chip.cell.read_noise: 1 is not allowed; allowed: a mapping (keys: $SIGMA) or null
+{cell: {programming: {law: polynomial, coefficients_uS: []}}}
+    2:63: chip.cell.programming.coefficients_uS: [] is not allowed; allowed: a list of numbers, one or more
+{cell: {programming: {law: polynomial, coefficients_uS: [1, x]}}}
+    2:67: chip.cell.programming.coefficients_uS.1: "x" is not allowed; allowed: a number
+{cell: {g_max_uS: 30, programming: {law: constant, sigma_uS: 1, valid_uS: [0, 25]}}}
+    2:25: chip.cell.g_max_uS: 30 is not allowed; allowed: a range within 0.0 to 25.0 µS, where programming was measured
+{cell: {g_min_uS: 1, read_noise: {law: table, g_uS: [2, 30], sigma_uS: [1, 1]}}}
+    2:25: chip.cell.g_min_uS: 1 is not allowed; allowed: a range within 2.0 to 30.0 µS, where read_noise was measured
+{cell: {drift: {law: retention, times_s: [1], errors: [{law: constant, sigma_uS: 1, valid_uS: [0, 9]}]}}}
+    2:8: chip.cell.g_max_uS: is left out; allowed: a range within 0.0 to 9.0 µS, where drift was measured
+{cell: {read_noise: {law: table, g_uS: [2, 1], sigma_uS: [1, 1]}}}
+    2:46: chip.cell.read_noise.g_uS: [2, 1] is not allowed; allowed: conductances that rise from one to the next
+{cell: {read_noise: {law: table, g_uS: [0, 30], sigma_uS: [1, 1, 1]}}}
+    2:65: chip.cell.read_noise.sigma_uS: [1, 1, 1] is not allowed; allowed: as many numbers as g_uS has, 2
+{cell: {read_noise: {law: constant, sigma_uS: 1, valid_uS: [0]}}}
+    2:66: chip.cell.read_noise.valid_uS: [0] is not allowed; allowed: two numbers, the lower first, none below 0 or null
+{cell: {read_noise: {law: constant, sigma_uS: 1, valid_uS: [9, 1]}}}
+    2:66: chip.cell.read_noise.valid_uS: [9, 1] is not allowed; allowed: two numbers, the lower first, none below 0 or null
+{cell: {drift: {law: retention, times_s: [1, 2], errors: [{law: constant, sigma_uS: 1}]}}}
+    2:64: chip.cell.drift.errors: [{"law": "constant", "sigma_uS": 1}] is not allowed; allowed: as many laws as times_s has, 2
+{cell: {drift: {law: power, t0_s: 1, unit_uS: 1, exponent: {law: pow}, spread: 3}}}
+    2:72: chip.cell.drift.exponent.law: "pow" is not allowed; allowed: power or log
+    2:86: chip.cell.drift.spread: 3 is not allowed; allowed: a mapping (keys: law, coefficient, exponent, floor, max, slope, intercept, min, split, polynomial)
+{cell: {flicker: {t_r_s: 0, strength: {law: log10}}}}
+    2:32: chip.cell.flicker.t_r_s: 0 is not allowed; allowed: a number greater than 0
+    2:35: chip.cell.flicker.strength.coefficient_uS: is missing and has no default; allowed: a number greater than 0
+{cell: {faults: {stuck_low: 0.6, stuck_high: 0.6}}}
+    2:15: chip.cell.faults.stuck_random: is left out; allowed: shares that sum to 1 or less
+{wires: {segment_ohm: 1}}
+    2:1: chip.cell: is left out; allowed: a mapping, since wires is given
+{write: {mode: verify}}
+    2:1: chip.cell: is left out; allowed: a mapping, since write is verify
+{write: {mode: pulse}}
+    2:22: chip.write.mode: "pulse" is not allowed; allowed: ideal, verify or pulsed
+{write: {mode: pulsed, cell: {model: liner}}}
+    2:44: chip.write.cell.model: "liner" is not allowed; allowed: constant, linear, soft_bounds, exponential or neurosim
+{write: {mode: pulsed, cell: {model: linear, dw_min: 0, gamma_up: 1, gamma_down: -1}}}
+    2:60: chip.write.cell.dw_min: 0 is not allowed; allowed: a number greater than 0
+    2:88: chip.write.cell.gamma_down: -1 is not allowed; allowed: a number, 0 or more
+{dac: {bits: 8, bit_serial: {adc: per_slice}}}
+    2:1: chip.adc: is left out; allowed: a mapping, since dac.bit_serial.adc is per_slice
+{cell: {slices: {bits: 0}}}
+    2:15: chip.cell.slices.cells: is missing and has no default; allowed: a whole number from 1 to 16
+    2:30: chip.cell.slices.bits: 0 is not allowed; allowed: a whole number from 1 to 8
+{pass_schedule: x, clock: {t_first_read_s: 0}}
+    2:23: chip.pass_schedule: "x" is not allowed; allowed: whole_batch or interleaved
+    2:50: chip.clock.t_first_read_s: 0 is not allowed; allowed: a number greater than 0
+{node_noise: {telegraph: {amplitude: 1, flip_probability: 2}}}
+    2:65: chip.node_noise.telegraph.flip_probability: 2 is not allowed; allowed: a number from 0 to 1
 {name: ''}
     2:14: chip.name: "" is not allowed; allowed: text, not empty
 {name: 3}
@@ -180,7 +231,7 @@ CHIPS = r"""
 {bas: ideal}
     2:8: chip.bas: unknown key; did you mean base? allowed: $CHIP
 {base: ideal, ports: 1}
-    2:21: chip.ports: unknown key; allowed: $CHIP
+    2:21: chip.ports: unknown key; did you mean costs? allowed: $CHIP
 {base: ideal, name: {a: 1}}
     2:31: chip.name.a: name is "ideal", which has no keys to set
 {base: idael, ports: 1}
@@ -199,9 +250,9 @@ c.yaml
 OPTIONS = r"""
 chip.adc.bits=0
     chip.adc.bits: 0 is not a number of bits; allowed: 2 to 16, or leave adc out for an ideal converter
-    chip.adc.bound: is missing and has no default; allowed: a number greater than 0
+    chip.adc.bound: is missing and has no default; allowed: $BOUND
 chip.adc={bits: 4}
-    chip.adc.bound: is missing and has no default; allowed: a number greater than 0
+    chip.adc.bound: is missing and has no default; allowed: $BOUND
 chip.cell={read_noise: {law: sqrt}}
     chip.cell.read_noise.k_sqrt_uS: is missing and has no default; allowed: a number, 0 or more
 learner={rul: np}
@@ -243,10 +294,15 @@ def keys(model, *more):
     return ", ".join([*model.model_fields, *more])
 
 
-WORDS = {name: keys(section) for name, section in vars(schema).items() if hasattr(section, "model_fields")} | {
+SECTIONS = vars(schema) | vars(chip_schema) | vars(laws) | vars(writing)
+SIGMAS = typing.get_args(typing.get_args(laws.Sigma)[0])
+WORDS = {name: keys(section) for name, section in SECTIONS.items() if hasattr(section, "model_fields")} | {
     "TOP": keys(schema.Experiment, "variants"),
     "CHIP": keys(schema.ChipDescription, "base"),
     "DEVICES": ", ".join(sorted(path.stem for path in bundled("devices").glob("*.yaml"))),
+    "BOUND": "max, calibrated or a number greater than 0",
+    "LAWS": "constant, proportional, sqrt, polynomial, exponential or table",
+    "SIGMA": ", ".join(dict.fromkeys(key for law in SIGMAS for key in law.model_fields)),
     "SEEDS": "a count from 1 to 10000, or a list of seeds, all different",
     "NAME": "1 to 60 letters, digits, spaces and . _ - + =, a letter or digit first, and neither . nor a space last",
 }
