@@ -156,7 +156,9 @@ class ChipDescription(Section):
 
     name: str = Field(default="chip", min_length=1)
     description: str = ""
-    source: str = ""
+    technology: str = Field(default="", description="what the cells are made of: PCM, ReRAM, ...")
+    paper: str = Field(default="", description="where the device was published")
+    source: str = Field(default="", description="where the numbers of the file come from")
     injection_port: bool = Field(default=False, description="known perturbations can be added to pre-activations")
     node_noise: NodeNoise = NodeNoise()
     cell: Cell | None = None
