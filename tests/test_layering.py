@@ -35,6 +35,7 @@ SIBLINGS = """atomic: errors
     config.schema: config.base config.chip
     physics.flicker: physics.read_noise
     physics.drift: physics.flicker physics.read_noise
+    physics.update: physics.pulsed_cells
     backends.numba: backends.torch
     chip.chip: chip.crossbar chip.ledger
     chip.crossbar: chip.ledger

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from analogsim.config.base import Count, NonNegative, Positive, Section, Share
+
+Nonlinearity = Annotated[float, Ge(-9), Le(9)]
 
 
 class IdealWrite(Section):
@@ -34,19 +37,31 @@ class VerifyWrite(Section):
 
 
 class _PulsedCell(Section):
-    dw_min: Positive = Field(description="mean change of w by one pulse, at w = 0")
+    dw_min: Positive = Field(description="mean (lognormal: median) change of w by one pulse, at w = 0")
     dw_min_d2d: NonNegative = Field(default=0.0, description="its relative spread from cell to cell")
     dw_min_lognormal: bool = Field(default=False, description="that spread is lognormal, in place of normal")
     c2c: NonNegative = Field(default=0.0, description="relative spread of a step from pulse to pulse")
-    up_down: float = Field(default=0.0, description="asymmetry: steps are dw_min (1 ± up_down) up and down")
-    up_down_d2d: NonNegative = 0.0
+    up_down: float = Field(
+        default=0.0, description="asymmetry: above 0 steps down are dw_min (1 - up_down), below 0 steps up so"
+    )
+    up_down_d2d: NonNegative = Field(default=0.0, description="its spread, opposite in the two directions")
     w_max: Positive = 1.0
     w_max_d2d: NonNegative = 0.0
     w_min: Annotated[float, Field(lt=0)] = -1.0
     w_min_d2d: NonNegative = 0.0
     write_noise: NonNegative = Field(default=0.0, description="spread of what is read about what is held, in dw_min")
     stuck: Share = Field(default=0.0, description="share of cells held at one random value")
+    stuck_range: NonNegative | None = Field(
+        default=None, description="the largest |w| of such a value; left out: anywhere between the cell's bounds"
+    )
     lifetime_updates: Positive | None = Field(default=None, description="updates in which w leaks to 1/e")
+    lifetime_d2d: NonNegative = 0.0
+
+
+class _SlopedCell(_PulsedCell):
+    c2c_additive: bool = Field(
+        default=False, description="the spread is c2c dw_d at every w, in place of c2c times the step"
+    )
 
 
 class ConstantPulses(_PulsedCell):
@@ -55,18 +70,24 @@ class ConstantPulses(_PulsedCell):
     model: Literal["constant"]
 
 
-class LinearPulses(_PulsedCell):
-    """Δw = ± dw_d (1 ∓ γ_d w) (1 + σ_c2c ξ): steps shrink towards the end they move to."""
+class LinearPulses(_SlopedCell):
+    """Δw = ± dw_d (1 - γ_d w / w_d) (1 + σ_c2c ξ), w_d the mean bound w_max or w_min: steps shrink on the way."""
 
     model: Literal["linear"]
-    gamma_up: NonNegative
-    gamma_down: NonNegative
+    gamma_up: NonNegative = Field(description="share by which a step up is smaller at w_max than at 0")
+    gamma_down: NonNegative = Field(description="share by which a step down is smaller at w_min than at 0")
+    gamma_up_d2d: NonNegative = 0.0
+    gamma_down_d2d: NonNegative = 0.0
 
 
-class SoftBoundsPulses(_PulsedCell):
-    """Δw = ± dw_d (1 - w / bound_d) (1 + σ_c2c ξ)."""
+class SoftBoundsPulses(_SlopedCell):
+    """Δw = ± dw_d (1 - w / b_d) (1 + σ_c2c ξ), b_d the cell's own bound: steps end there."""
 
     model: Literal["soft_bounds"]
+    at_symmetry_point: bool = Field(
+        default=False, description="w counts from where the cell's steps up and down are equal (a reference cell)"
+    )
+    reference_error: NonNegative = Field(default=0.0, description="spread of that reference, in w")
 
 
 class ExponentialPulses(_PulsedCell):
@@ -85,8 +106,8 @@ class NeuroSimPulses(Section):
 
     model: Literal["neurosim"]
     states: Annotated[int, Field(ge=2)]
-    nonlinearity_up: float
-    nonlinearity_down: float
+    nonlinearity_up: Nonlinearity = Field(description="above 0: steps up shrink upwards")
+    nonlinearity_down: Nonlinearity = Field(description="below 0: steps down shrink downwards, as NeuroSim signs it")
     c2c: NonNegative = Field(default=0.0, description="spread of a step, as a share of the full range")
 
 
