@@ -8,8 +8,9 @@ frequencies 1/(t + t_r) and 1/(2 t_r); the same band gives, with the cosine inte
 
     ρ(τ) = [Ci(π τ / t_r) - Ci(2π τ / (t + t_r))] / L(t)
 
-of which the line above is the limit t_r ≲ τ ≪ t: for t_r ≤ τ ≤ t/30 it is within 0.085 / L(t). It
-reaches 1 at τ = 0.179 t_r and 0 near τ = 0.089 t; beyond either it is held there. L is 0 up to t = t_r.
+of which the line above is the limit t_r ≪ τ ≪ t: up to τ = t/30 it is within 0.043 / L(t) of it from
+10 t_r on and within 0.21 / L(t) from t_r on, where the sharp end of the band makes Ci swing. It reaches 1
+at τ = 0.179 t_r and 0 near τ = 0.089 t; beyond either it is held there. L is 0 up to t = t_r.
 
 Two reads x1, x2:  cov(n1, n2) = ρ V (x1∘x2) ,  V = σ²  (exact for Gaussian ξ). A read is drawn as
 
