@@ -22,7 +22,7 @@ FLOORS = (
     ("chip", "learners"),
     ("training",),
     ("experiment",),
-    ("cli", "plots", "progress", "report", "__main__"),
+    ("cli", "devices", "plots", "progress", "report", "__main__"),
 )
 # Every import there is that stays on its floor: importer -> imported.
 SIBLINGS = """atomic: errors
@@ -46,7 +46,10 @@ SIBLINGS = """atomic: errors
     training.build: training.data training.loop training.losses training.optimizer
     training.loop: training.checkpoint training.data training.optimizer training.oracle
     experiment.run: experiment.results
-    cli: plots progress
+    cli: devices.fit devices.fit_report devices.measurements devices.plot devices.table plots progress
+    devices.fit: devices.measurements
+    devices.fit_report: devices.fit plots
+    devices.plot: plots
     __main__: cli"""
 SIBLINGS = {(line.split(":")[0].strip(), to) for line in SIBLINGS.split("\n") for to in line.split(":")[1].split()}
 NEVER = {"learners": ("chip", "config", "training"), "chip": ("learners",)}  # whatever the floors say

@@ -206,7 +206,7 @@ pulsed_cells = st.one_of(
     some({"model": st.just("soft_bounds"), "dw_min": positive}, dw_min_lognormal=st.booleans(), stuck=fraction),
     some(
         {"model": st.just("neurosim"), "states": st.integers(2, 99)}
-        | {key: number for key in ("nonlinearity_up", "nonlinearity_down")}
+        | {key: st.floats(-9, 9) for key in ("nonlinearity_up", "nonlinearity_down")}
     ),
 )
 writes = st.one_of(
