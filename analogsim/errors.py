@@ -53,3 +53,7 @@ class DataError(AnalogsimError):
 
 class RunFolderError(AnalogsimError):
     """A run folder is in use, not empty, damaged, or not one of ours."""
+
+
+class ChipError(AnalogsimError):
+    """A chip is asked for what its description says nothing of; the text names chip, law and range."""

@@ -118,14 +118,18 @@ class Stream:
         z = z.reshape(rows, 4, blocks, LANES).transpose(0, 2, 1, 3).reshape(rows, blocks * BLOCK)
         return np.ascontiguousarray(z[:, :outputs])
 
+    @property
+    def of_uniforms(self) -> Stream:
+        """The stream whose words `uniform` takes."""
+        return Stream(hashlib.sha256(self.digest + b"#uniform").digest())
+
     def uniform(self, address: Address, rows: int, outputs: int) -> np.ndarray:
         """(rows, outputs) float32 ~ U[0, 1), multiples of 2^-24: row i is sample first_sample + i.
 
         From words of its own, so independent of `normal` at the same address; laid out alike.
         """
         blocks = -(-outputs // BLOCK)
-        own = Stream(hashlib.sha256(self.digest + b"#uniform").digest())
-        words = np.stack(own.words(address, rows, blocks), axis=1)  # (rows, word, lanes)
+        words = np.stack(self.of_uniforms.words(address, rows, blocks), axis=1)  # (rows, word, lanes)
         words = words.reshape(rows, 4, blocks, LANES).transpose(0, 2, 1, 3).reshape(rows, blocks * BLOCK)
         return (words[:, :outputs] >> np.uint32(8)).astype(np.float32) * f32(2**-24)
 

@@ -37,8 +37,11 @@ SIBLINGS = """atomic: errors
     physics.drift: physics.flicker physics.read_noise
     physics.update: physics.pulsed_cells
     backends.numba: backends.torch
-    chip.chip: chip.crossbar chip.ledger
-    chip.crossbar: chip.ledger
+    chip.cells: chip.grid chip.leg
+    chip.chip: chip.clock chip.crossbar chip.ledger
+    chip.crossbar: chip.cells chip.clock chip.drive chip.grid chip.ledger chip.node_source chip.pulsed_cells chip.tile
+    chip.pulsed_cells: chip.cells chip.grid
+    chip.tile: chip.cells chip.drive chip.leg
     learners.activity_perturbation: learners.perturbation
     learners.backpropagation: learners.perturbation
     learners.iterative_perturbation: learners.perturbation

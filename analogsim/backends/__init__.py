@@ -33,6 +33,10 @@ class Backend(Protocol):
         """(rows, outputs) draws from N(0, 1), exactly `Stream.normal`."""
         ...
 
+    def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        """(rows, outputs) draws from U[0, 1), exactly `Stream.uniform`."""
+        ...
+
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """x matrixᵀ over the last axis: (..., in) by (out, in) -> (..., out), never in TF32 or bf16."""
         ...

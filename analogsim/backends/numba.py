@@ -33,7 +33,7 @@ HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
 M0, M1 = np.uint64(streams.M0), np.uint64(streams.M1)
 W0, W1 = np.uint32(streams.W0), np.uint32(streams.W1)
 SQRT_HALF_BITS = np.int32(streams.SQRT_HALF_BITS)
-HIGH = np.uint64(32)
+HIGH, EIGHT, LAST_BIT = np.uint64(32), np.uint32(8), np.float32(2**-24)
 
 inlined: Any = numba.njit(inline="always", error_model="numpy")
 
@@ -92,15 +92,21 @@ def _normal_pair(first, second):
 
 
 @inlined
+def _words(counter, sample, step, pass_index, key0, key1):
+    c0, c1, c2, c3 = counter, sample, step, pass_index
+    k0, k1 = key0, key1
+    for _ in range(streams.ROUNDS):
+        c0, c1, c2, c3 = _philox_round(c0, c1, c2, c3, k0, k1)
+        k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
+    return c0, c1, c2, c3
+
+
+@inlined
 def _normal_row(z, sample, step, pass_index, key0, key1):
     """Fill z, a whole number of blocks long, with the normals of one sample."""
     for block in range(len(z) // BLOCK):
         for lane in range(LANES):
-            c0, c1, c2, c3 = uint32(block * LANES + lane), sample, step, pass_index
-            k0, k1 = key0, key1
-            for _ in range(streams.ROUNDS):
-                c0, c1, c2, c3 = _philox_round(c0, c1, c2, c3, k0, k1)
-                k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
+            c0, c1, c2, c3 = _words(uint32(block * LANES + lane), sample, step, pass_index, key0, key1)
             z0, z1 = _normal_pair(c0, c1)
             z2, z3 = _normal_pair(c2, c3)
             at = block * BLOCK + lane
@@ -121,6 +127,26 @@ def _normal(out, threads, first_sample, step, pass_index, key0, key1):
             _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
             for j in range(outputs):
                 out[row, j] = z[j]
+
+
+@_parallel
+def _uniform(out, threads, first_sample, step, pass_index, key0, key1):
+    rows, outputs = out.shape
+    share = -(-rows // threads)
+    for thread in prange(threads):
+        u = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
+        for row in range(thread * share, min(rows, (thread + 1) * share)):
+            sample = uint32(first_sample + uint64(row))
+            for block in range(len(u) // BLOCK):
+                for lane in range(LANES):
+                    w0, w1, w2, w3 = _words(uint32(block * LANES + lane), sample, step, pass_index, key0, key1)
+                    at = block * BLOCK + lane
+                    u[at] = float32(int32(w0 >> EIGHT)) * LAST_BIT
+                    u[at + LANES] = float32(int32(w1 >> EIGHT)) * LAST_BIT
+                    u[at + 2 * LANES] = float32(int32(w2 >> EIGHT)) * LAST_BIT
+                    u[at + 3 * LANES] = float32(int32(w3 >> EIGHT)) * LAST_BIT
+            for j in range(outputs):
+                out[row, j] = u[j]
 
 
 @_parallel
@@ -175,6 +201,11 @@ class NumbaBackend(TorchBackend):
     def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         out = torch.empty(rows, outputs, dtype=torch.float32, device="cpu")
         _normal(out.numpy(), *_tail(stream, address))
+        return out
+
+    def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        out = torch.empty(rows, outputs, dtype=torch.float32, device="cpu")
+        _uniform(out.numpy(), *_tail(stream.of_uniforms, address))
         return out
 
     def output_stage(

@@ -17,6 +17,9 @@ class NumpyBackend:
     def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         return torch.from_numpy(stream.normal(address, rows, outputs)).to(device)
 
+    def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        return torch.from_numpy(stream.uniform(address, rows, outputs)).to(device)
+
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         return torch.from_numpy((x.numpy().astype(np.float64) @ matrix.numpy().astype(np.float64).T).astype(np.float32))
 

@@ -52,19 +52,12 @@ class TorchBackend:
     name = "torch"
 
     def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
-        blocks = -(-outputs // BLOCK)
-        lanes = torch.arange(blocks * LANES, dtype=torch.int64, device=device).expand(rows, -1)
-        samples = torch.arange(rows, dtype=torch.int64, device=device) + address.first_sample
-        w0, w1, w2, w3 = _philox(
-            lanes,
-            (samples & MASK)[:, None].expand_as(lanes),
-            torch.full_like(lanes, address.step),
-            torch.full_like(lanes, address.pass_index),
-            stream.key,
-        )
-        z = torch.stack([*_normal_pair(w0, w1), *_normal_pair(w2, w3)], dim=1)
-        z = z.view(rows, 4, blocks, LANES).transpose(1, 2).reshape(rows, blocks * BLOCK)
-        return z[:, :outputs].contiguous()
+        w0, w1, w2, w3 = _words(stream, address, rows, outputs, device)
+        return _in_order((*_normal_pair(w0, w1), *_normal_pair(w2, w3)), outputs)
+
+    def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
+        words = _in_order(_words(stream.of_uniforms, address, rows, outputs, device), outputs)
+        return (words >> 8).to(torch.float32) * 2.0**-24
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         with full_precision():
@@ -91,6 +84,27 @@ class TorchBackend:
             step = lsb[..., None]
             y = (y / step).round().clamp(-levels, levels) * step
         return y
+
+
+def _words(stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> tuple[Tensor, ...]:
+    """`Stream.words` as int64: four tensors (rows, lanes)."""
+    lanes = torch.arange(-(-outputs // BLOCK) * LANES, dtype=torch.int64, device=device).expand(rows, -1)
+    samples = torch.arange(rows, dtype=torch.int64, device=device) + address.first_sample
+    return _philox(
+        lanes,
+        (samples & MASK)[:, None].expand_as(lanes),
+        torch.full_like(lanes, address.step),
+        torch.full_like(lanes, address.pass_index),
+        stream.key,
+    )
+
+
+def _in_order(words: tuple[Tensor, ...], outputs: int) -> Tensor:
+    """What four words a lane gave, (rows, lanes) each, in the order of the outputs."""
+    rows, lanes = words[0].shape
+    blocks = lanes // LANES
+    z = torch.stack(words, dim=1).view(rows, 4, blocks, LANES).transpose(1, 2).reshape(rows, blocks * BLOCK)
+    return z[:, :outputs].contiguous()
 
 
 def _philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from analogsim.backends import get_backend
+from analogsim.backends import Backend, get_backend
+from analogsim.chip.clock import Clock
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
-from analogsim.config.chip import ChipDescription
+from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
 from analogsim.network import Layer, Network
@@ -27,7 +29,8 @@ class SimulatedChip:
     """A network on a chip.
 
     description: what the chip is like. network, weights: what is programmed into it; biases
-    start at 0. stream: the chip's own randomness. backend: auto, numpy, numba or torch.
+    start at 0. stream: the chip's own randomness. backend: auto, numpy, numba or torch. batch: samples a
+    pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`).
     """
 
     def __init__(
@@ -38,22 +41,31 @@ class SimulatedChip:
         stream: Stream,
         backend: str = "auto",
         device: str | torch.device = "cpu",
+        batch: int = 1,
     ):
         shapes = [(layer.units, layer.inputs) for layer in network.layers]
         if [tuple(weight.shape) for weight in weights] != shapes:
             raise ArgumentError("weights", [tuple(weight.shape) for weight in weights], f"the shapes {shapes}")
         kernels = get_backend(backend, device)
         self.description, self.network = description, network
-        self.ledger = CountingLedger()
+        self.ledger = CountingLedger(costs=description.costs)
+        self.clock = Clock(description.clock, max(layer.positions for layer in network.layers))
+        self._lag_s = self.clock.lag_s(batch, description.pass_schedule == "interleaved")
         self._stream = stream
         self._crossbars = [
-            Crossbar(weight.to(device), description, stream.child("noise", index), kernels, self.ledger)
+            self._crossbar(weight.to(device), description, stream.child("noise", index), kernels)
             for index, weight in enumerate(weights)
         ]
+        self._mixers: list[Crossbar] = []  # decorrelation matrices, where they are on crossbars
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._decorrelation: list[Tensor | None] = [None for _ in network.layers]
         self._step, self._pass, self._rows = 0, -1, 0
         self._first_input: tuple[Tensor, int, Tensor] | None = None
+
+    def _crossbar(self, weight: Tensor, description: ChipDescription, stream: Stream, kernels: Backend) -> Crossbar:
+        crossbar = Crossbar(weight, description, stream, kernels, self.ledger, self.clock)
+        crossbar.lag_s = self._lag_s
+        return crossbar
 
     @property
     def capabilities(self) -> Capabilities:
@@ -84,18 +96,25 @@ class SimulatedChip:
     def update(self, update: WeightUpdate) -> None:
         """Write the change of every layer; the next pass opens a new step.
 
+        Cells that move by pulses are handed a gradient's factors as they are; all others its matrix.
+
         Raises ArgumentError for a number of layers or a shape that does not fit.
         """
         if len(update.layers) != len(self._crossbars):
             raise ArgumentError("update", f"{len(update.layers)} layers", f"{len(self._crossbars)} layers")
         checked = [self._checked_update(layer, change) for layer, change in zip(self.network.layers, update.layers)]
+        for crossbar in (*self._crossbars, *self._mixers):
+            crossbar.end_step(self._step)
         for index, change in enumerate(checked):  # none is written unless all fit
-            if isinstance(change.weight, Tensor):
+            if change.weight is not None:
                 self._crossbars[index].write(change.weight)
             if change.bias is not None:
                 self._biases[index].sub_(change.bias)
             if change.decorrelation is not None:
                 self._decorrelation[index] = change.decorrelation
+        if self.description.decorrelation == "on_chip":
+            self._write_decorrelation()
+        self.clock.close_step()
         self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
@@ -103,12 +122,15 @@ class SimulatedChip:
         """The same cells under another stream and ledger, or noise-free; for evaluation alone."""
         other = object.__new__(SimulatedChip)
         other.__dict__.update(self.__dict__)
-        other.ledger = CountingLedger()
+        other.ledger, other.clock = CountingLedger(costs=self.description.costs), self.clock.copy()
         other._stream = self._stream.child(purpose)
-        other._crossbars = [
-            crossbar.view(other._stream.child("noise", index), other.ledger, noisy)
-            for index, crossbar in enumerate(self._crossbars)
-        ]
+        other._crossbars, other._mixers = (
+            [
+                crossbar.view(other._stream.child(name, index), other.ledger, noisy, other.clock)
+                for index, crossbar in enumerate(crossbars)
+            ]
+            for name, crossbars in (("noise", self._crossbars), ("decorrelation", self._mixers))
+        )
         other._pass, other._rows, other._first_input = -1, 0, None
         return other
 
@@ -121,24 +143,52 @@ class SimulatedChip:
 
     @property
     def weights(self) -> list[Tensor]:
-        """The programmed weight matrices; for the oracle and for saving, never for a learner."""
+        """The matrices that a read without noise multiplies by; for the oracle, never for a learner."""
+        return [crossbar.effective_weight for crossbar in self._crossbars]
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """The weights asked of the cells; of cells that move by pulses, what they hold. To program another chip."""
         return [crossbar.weight for crossbar in self._crossbars]
+
+    @property
+    def biases(self) -> list[Tensor]:
+        """The digital biases."""
+        return self._biases
+
+    @property
+    def clipped_shares(self) -> list[float]:
+        """Share of each layer's weights at the end of what its cells span; for warnings alone."""
+        return [crossbar.cells.clipped_share for crossbar in self._crossbars]
+
+    def age(self, seconds: float) -> None:
+        """Let time pass over the cells, without reads."""
+        self.clock.move_to(self.clock.now_s + seconds)
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, by reference; the decorrelation matrices are the learner's."""
-        counts = [self._step, self.ledger.reads, self.ledger.conversions, self.ledger.writes]
-        tensors = {"counts": torch.tensor(counts)}
-        for index, (crossbar, bias) in enumerate(zip(self._crossbars, self._biases)):
-            tensors |= {f"weight{index}": crossbar.weight, f"bias{index}": bias}
+        tensors = {
+            "step": torch.tensor(self._step),
+            "counts": self.ledger.state(),
+            "clock": torch.tensor(self.clock.opened_s, dtype=torch.float64),
+        }
+        tensors |= {f"bias{index}": bias for index, bias in enumerate(self._biases)}
+        for name, crossbars in (("crossbar", self._crossbars), ("mixer", self._mixers)):
+            for index, crossbar in enumerate(crossbars):
+                tensors |= {f"{name}{index}.{key}": tensor for key, tensor in crossbar.state().items()}
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Put a saved state back."""
-        for index, (crossbar, bias) in enumerate(zip(self._crossbars, self._biases)):
-            crossbar.load(state[f"weight{index}"])
+        self.clock.move_to(float(state["clock"]))
+        for index, bias in enumerate(self._biases):
             bias.copy_(state[f"bias{index}"])
-        self._step, *counts = (int(count) for count in state["counts"])
-        self.ledger.reads, self.ledger.conversions, self.ledger.writes = counts
+        for name, crossbars in (("crossbar", self._crossbars), ("mixer", self._mixers)):
+            for index, crossbar in enumerate(crossbars):
+                begin = f"{name}{index}."
+                crossbar.load({key.removeprefix(begin): t for key, t in state.items() if key.startswith(begin)})
+        self._step = int(state["step"])
+        self.ledger.load(state["counts"])
         self._pass, self._rows, self._first_input = -1, 0, None
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -148,8 +198,13 @@ class SimulatedChip:
         return x.detach() if x.requires_grad else x
 
     def _checked_update(self, layer: Layer, change: LayerUpdate) -> LayerUpdate:
-        """The same, dense and plain."""
-        weight = change.weight.dense() if isinstance(change.weight, Factors) else change.weight
+        """The same and plain; dense but for cells that move by pulses."""
+        weight = change.weight
+        if isinstance(weight, Factors) and self.description.write.mode == "pulsed":
+            return replace(
+                self._checked_update(layer, replace(change, weight=None)), weight=_plain_factors(weight, layer)
+            )
+        weight = weight.dense() if isinstance(weight, Factors) else weight
         shapes = {"weight": (layer.units, layer.inputs), "bias": (layer.units,), "decorrelation": (layer.inputs,) * 2}
         parts = zip(shapes, (weight, change.bias, change.decorrelation))
         return LayerUpdate(**{name: None if p is None else _plain(name, p, shapes[name]) for name, p in parts})
@@ -160,7 +215,9 @@ class SimulatedChip:
             raise ArgumentError("first_sample", first, f"0 (a new pass) or {self._rows} (its next row)")
         if first == 0:
             self._pass, self._rows = self._pass + 1, 0
+            self.clock.open(self._pass)
         self._rows += rows
+        self.clock.count(rows)
         return Address(self._step, self._pass, first)
 
     def _perturbations(self, x: Tensor, probe: Probe) -> Sequence[Tensor | None]:
@@ -177,6 +234,22 @@ class SimulatedChip:
             for layer, epsilon in zip(layers, plain)
         ]
 
+    def _write_decorrelation(self) -> None:
+        """The learner's matrices onto crossbars like those of the layers, but that no node is there."""
+        matrices = [matrix for matrix in self._decorrelation if matrix is not None]
+        if len(matrices) < len(self._decorrelation):
+            return
+        if not self._mixers:
+            bare = self.description.model_copy(update={"node_noise": NodeNoise()})
+            kernels, stream = self._crossbars[0].backend, self._stream
+            self._mixers = [
+                self._crossbar(matrix, bare, stream.child("decorrelation", index), kernels)
+                for index, matrix in enumerate(matrices)
+            ]
+            return
+        for mixer, matrix in zip(self._mixers, matrices):
+            mixer.write(mixer.weight - matrix)
+
     def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
         matrix = self._decorrelation[index]
         return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
@@ -192,6 +265,14 @@ class SimulatedChip:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
             self._first_input = kept
         return kept[2].clone()
+
+
+def _plain_factors(factors: Factors, layer: Layer) -> Factors:
+    """The same as matrices outside any graph, (samples and positions, units) and (…, inputs)."""
+    errors, inputs = (part.flatten(0, -2) for part in (factors.errors, factors.inputs))
+    return Factors(
+        _plain("errors", errors, (len(inputs), layer.units)), _plain("inputs", inputs, (len(inputs), layer.inputs))
+    )
 
 
 def _plain(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,15 +1,18 @@
-"""One crossbar with its converters.
+"""One layer's cells with their converters: a grid of tiles.
 
-    x̂ = DAC(x) ,   y = ADC(W x̂ + ε + n) ,   n ~ N(0, σ_node² + V x̂²)
+    y = Σ_tiles ADC(W x̂ + ε + n) ,   x̂ = DAC(x) ,   n ~ N(0, σ_node² + V x̂²)
 
-ε is a known perturbation, if one is injected; n is hidden, drawn per output from its exact law
-(physics/read_noise.py) at an address (step, pass, sample, output) of the crossbar's own stream.
+ε is a known perturbation, if one is injected; n is hidden, drawn per output from its exact law at an
+address (step, pass, sample, output) of the crossbar's own stream. Cells: cells.py; one tile: tile.py.
+Where an output is the digital sum of several conversions (rows of tiles, weight slices, input slices with
+an ADC each), each has noise of its own, and ε and what the node adds come to the sum.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -17,17 +20,20 @@ import torch
 from torch import Tensor
 
 from analogsim.backends import Backend, get_backend
+from analogsim.chip.cells import Cells, Written
+from analogsim.chip.clock import Clock
+from analogsim.chip.drive import Driven, conversions, drive
+from analogsim.chip.grid import Grid
 from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.node_source import NodeSource
+from analogsim.chip.pulsed_cells import PulsedCells
+from analogsim.chip.tile import Current, Tile
 from analogsim.config.chip import ChipDescription
+from analogsim.contracts import Factors
 from analogsim.errors import ArgumentError
-from analogsim.physics.conductance import conductance_per_weight, differential_pair
-from analogsim.physics.converters import largest_code, quantise
-from analogsim.physics.read_noise import LAWS, read_variance
 from analogsim.streams import Address, Stream
 
 Array = TypeVar("Array", Tensor, np.ndarray)
-TINY = torch.finfo(torch.float32).tiny
-ZERO_WEIGHTS_RANGE = 1e-30  # the range of an all-zero matrix; any smaller, and G_max / w_max overflows float32
 
 
 class Crossbar:
@@ -47,6 +53,7 @@ class Crossbar:
         seed: int | Stream = 0,
         backend: str | Backend = "auto",
         ledger: CountingLedger | None = None,
+        clock: Clock | None = None,
     ):
         weight = _as_tensor(weight).to(torch.float32, copy=True)
         if weight.ndim != 2 or 0 in weight.shape:
@@ -54,57 +61,108 @@ class Crossbar:
         if not bool(torch.isfinite(weight).all()):
             raise ArgumentError("weight", "NaN or infinity", "finite numbers")
         self.description = chip
-        self.weight = weight.contiguous()
         self.backend = get_backend(backend, weight.device) if isinstance(backend, str) else backend
-        self.ledger = ledger if ledger is not None else CountingLedger()
+        self.ledger = ledger if ledger is not None else CountingLedger(costs=chip.costs)
+        self.clock = clock if clock is not None else Clock(chip.clock)
+        self.lag_s = self.clock.lag_s(1, chip.pass_schedule == "interleaved")
         self._stream = seed if isinstance(seed, Stream) else Stream.from_seed(seed).child("crossbar")
         self._noisy = not chip.noise_free
         self._next_step = 0
-        self._written()
+        planes = chip.cell.slices.cells if chip.cell and chip.cell.slices else 1
+        grid = Grid.of(weight.shape[0], weight.shape[1], chip.tile, planes)
+        kind = PulsedCells if chip.write.mode == "pulsed" else Cells
+        self.cells = kind(weight.contiguous(), chip, grid, self._stream.child("cells"), self.backend)
+        per_slice = chip.dac is not None and chip.dac.bit_serial is not None and chip.dac.bit_serial.adc == "per_slice"
+        self._slices = conversions(chip.dac) if per_slice else 1  # ADC conversions a column and read
+        self._whole = len(grid.rows) == planes == self._slices == 1
+        telegraph = chip.node_noise.telegraph
+        self._source = None
+        if telegraph is not None:
+            interleaved, stream = chip.pass_schedule == "interleaved", self._stream.child("telegraph")
+            self._source = NodeSource(telegraph, interleaved, len(weight), stream, self.backend, weight.device)
+        self._count_written(self.cells.program(self.clock.now_s))
+        self._make_tiles()
+
+    def _make_tiles(self) -> None:
+        grid, alone = self.cells.grid, self.cells.grid.tiles == 1
+        self._tiles = [
+            Tile(
+                self.description,
+                (row, column),
+                self.cells,
+                self._stream if alone else self._stream.child("tile", row, column),
+                self.backend,
+                self._whole,
+                self._noisy,
+            )
+            for row in range(len(grid.rows))
+            for column in range(len(grid.columns))
+        ]
+        self._loaded: tuple[int, float] | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights asked of the cells; of cells that move by pulses, what they hold."""
+        return self.cells.weight
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """The matrix a read without noise would multiply by, now."""
+        if self.cells.exact and self.description.wires is None and not self._gained:
+            return self.cells.weight
+        quiet = self if not self._noisy else self.view(self._stream, self.ledger, noisy=False)
+        total = torch.zeros_like(self.cells.weight)
+        for tile in quiet._loaded_tiles(quiet.clock.now_s):
+            weight = tile.weight if tile.unit is None else tile.weight * tile.unit[:, None]
+            planes = weight.view(len(self.cells.planes), -1, weight.shape[1])
+            total[tile.columns, tile.rows] = sum(share * plane for share, plane in zip(self.cells.planes, planes))
+        return total
+
+    @property
+    def _gained(self) -> bool:
+        return self.description.adc is not None and self.description.adc.gain_sigma > 0
 
     # --- write ----------------------------------------------------------------------------------
 
-    def write(self, change: Tensor) -> None:
-        """W <- W - change, (out, in); an ideal write of every cell."""
-        self.weight.sub_(change)
-        self._written()
+    def write(self, change: Tensor | Factors) -> None:
+        """W <- W - change, (out, in) or the factors of such a matrix, by the chip's own way of writing."""
+        self._count_written(self.cells.write(change, self.clock.now_s))
 
-    def load(self, weight: Tensor) -> None:
-        """Put back a saved weight matrix, uncounted."""
-        self.weight.copy_(weight)
-        self._written(count=0)
+    def end_step(self, step: int) -> None:
+        """The reads of a step are over; called ahead of its write."""
+        if self.cells.timed:
+            clock = self.clock
+            passed = clock.now_s + clock.settings.t_update_s - clock.opened_s
+            self.cells.end_step(step, clock.now_s, self.lag_s, passed)
 
-    def _written(self, count: int = 1) -> None:
-        cell = self.description.cell
-        self._weight_max = 1.0
-        if cell is not None:
-            if cell.weight_max == "auto":
-                self._weight_max = max(float(self.weight.abs().max()), ZERO_WEIGHTS_RANGE)
-            else:
-                self._weight_max = cell.weight_max
-                self.weight.clamp_(-cell.weight_max, cell.weight_max)
-        self._cell_variance = self._variance_of_cells() if self._noisy else None
-        self.ledger.writes += count * self.weight.numel() * (2 if cell else 1)
+    def age(self, seconds: float) -> None:
+        """Let time pass over the cells."""
+        self.clock.move_to(self.clock.now_s + seconds)
 
-    def _variance_of_cells(self) -> Tensor | float | None:
-        """V⁺ + V⁻ in weight units squared; None where no cell is noisy."""
-        cell = self.description.cell
-        if cell is None or cell.read_noise is None:
-            return None
-        settings = cell.read_noise.model_dump()
-        law = LAWS[settings.pop("law")]
-        (strength,) = settings.values()
-        window = (self._weight_max, cell.g_min_uS, cell.g_max_uS)
-        g_plus, g_minus = differential_pair(self.weight, *window)
-        return (law(strength, g_plus) + law(strength, g_minus)) / conductance_per_weight(*window) ** 2
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, by reference."""
+        source = {} if self._source is None else {"source": self._source.states}
+        return self.cells.state() | source
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        """Put a saved state back, uncounted."""
+        self.cells.load(saved, self.clock.now_s)
+        if self._source is not None:
+            self._source.states = saved["source"].clone()
+
+    def _count_written(self, written: Written) -> None:
+        self.ledger.writes += written.cells
+        self.ledger.pulses += written.pulses
+        self.ledger.slots.pulses += written.in_turn
 
     # --- read -----------------------------------------------------------------------------------
 
     def read(self, x: Array, *, step: int | None = None, pass_index: int = 0, first_sample: int = 0) -> Array:
         """Read with x (batch, in) or (batch, positions, in) -> (batch, out) or (…, positions, out).
 
-        The same step, pass_index and first_sample give the same noise; row i is sample
-        first_sample + i. Without `step`, each call moves on to the next step by itself.
+        The same step, pass_index and first_sample give the same noise (but for a telegraph source,
+        whose state goes on from read to read); row i is sample first_sample + i. Without `step`, each
+        call moves on to the next step by itself. Time stands still but for `age`.
         Torch in, torch out; NumPy in, NumPy out (float32). Raises ArgumentError for a wrong
         shape, NaN or infinity.
         """
@@ -122,68 +180,163 @@ class Crossbar:
 
     def read_vectors(self, x: Tensor, address: Address, perturbation: Tensor | None = None) -> Tensor:
         """(batch, positions, in) float32 -> (batch, positions, out), unchecked; fresh memory."""
-        x, full_scale = self._convert(x)
-        y = self.backend.product(x, self.weight)
-        if perturbation is not None:
-            y += perturbation.view_as(y)
-        sigma, variance = self._noise(x) if self._noisy else (None, None)
-        lsb = self._lsb(full_scale, x)
-        levels = 0 if self.description.adc is None else largest_code(self.description.adc.bits)
-        self._count(x, y)
-        return self.backend.output_stage(y, self._stream, address, sigma, variance, lsb, levels)
+        return self.read_passes(x, [address], [perturbation])[0]
+
+    def read_passes(
+        self,
+        x: Tensor,
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool = False,
+    ) -> list[Tensor]:
+        """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another."""
+        dac = self.description.dac
+        alike = not (dac and dac.noise and self._noisy) and len({self._moment(address) for address in addresses}) == 1
+        if alike:  # all passes meet the same cells
+            return self._read_all(self._currents(x, addresses[0]), addresses, perturbations, stacked)
+        rows, read = len(x) // len(addresses) if stacked else len(x), []
+        for number, (address, epsilon) in enumerate(zip(addresses, perturbations)):
+            mine = x[number * rows : (number + 1) * rows] if stacked else x
+            read += self._read_all(self._currents(mine, address), [address], [epsilon], stacked=True)
+        return read
+
+    def _read_all(
+        self,
+        currents: list[list[Current]],
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool,
+    ) -> list[Tensor]:
+        """The outputs of every pass, of currents that serve them all."""
+        vectors, positions = currents[0][0].y.shape[:2]
+        rows, read = vectors // len(addresses) if stacked else vectors, []
+        for number, (address, epsilon) in enumerate(zip(addresses, perturbations)):
+            part = slice(number * rows, (number + 1) * rows) if stacked else slice(None)
+            copied = not stacked and number < len(addresses) - 1  # the others leave the products as they are
+            mine = [[one.part(part, copied) for one in ones] for ones in currents]
+            self._count(rows * positions)
+            read.append(self._converted(mine, address, epsilon))
+        return read
+
+    @property
+    def linear(self) -> bool:
+        """A read is `weight` x and noise that does not depend on x: nothing of x is needed but that product."""
+        chip, cell = self.description, self.description.cell
+        plain = self.cells.exact and chip.dac is None and chip.wires is None and not self._gained
+        lone = self._whole and len(self._tiles) == 1 and (cell is None or cell.weight_scale != "column")
+        offset = cell is not None and cell.mapping == "offset"
+        return plain and lone and not offset and not self._cells_are_noisy
+
+    def read_product(
+        self,
+        product: Tensor,
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool = False,
+    ) -> list[Tensor]:
+        """As `read_passes`, of a linear crossbar, from W x (batch, positions, out); may overwrite it."""
+        (tile,) = self._loaded_tiles(0.0)
+        current = tile.current(Driven(product, product), product)
+        return self._read_all([[current]], addresses, perturbations, stacked)
+
+    def _moment(self, address: Address) -> float:
+        """When the cells are read, where that matters."""
+        return self.clock.at(address.pass_index) if self.cells.timed else 0.0
+
+    @property
+    def _cells_are_noisy(self) -> bool:
+        cell = self.description.cell
+        return self._noisy and cell is not None and bool(cell.read_noise or cell.telegraph or cell.flicker)
+
+    def _loaded_tiles(self, now_s: float) -> list[Tile]:
+        """The tiles with what their cells hold at that time."""
+        cells, chip = self.cells, self.description
+        if self._loaded != (cells.version, now_s):
+            plain = cells.exact and chip.wires is None and not self._cells_are_noisy
+            found = {} if plain else cells.found(now_s, self.lag_s, self._noisy)
+            for tile in self._tiles:
+                tile.load(cells, found)
+            self._loaded = (cells.version, now_s)
+        return self._tiles
+
+    def _currents(self, x: Tensor, address: Address) -> list[list[Current]]:
+        """What reaches the ADCs of every tile, but for what is drawn there."""
+        dac, batch, positions, driven = self.description.dac, x.shape[0], x.shape[1], []
+        found, at = [], None
+        for tile in self._loaded_tiles(self._moment(address)):
+            if at != tile.rows or (dac and dac.noise):  # tiles of one row share what ideal DACs drive
+                vectors = x if tile.rows == slice(0, x.shape[2]) else x[..., tile.rows]
+                at, noise = tile.rows, tile.dac_noise(address, batch, positions)
+                driven = drive(vectors, dac, noise if self._noisy else None)
+            found.append([tile.current(one) for one in driven])
+        return found
+
+    def _converted(self, currents: list[list[Current]], address: Address, epsilon: Tensor | None) -> Tensor:
+        """The outputs of one pass, (batch, positions, out)."""
+        batch, positions, _ = currents[0][0].y.shape
+        outputs = self.weight.shape[0]
+        node = self._node(address, (batch, positions, outputs), epsilon)
+        if self._whole and len(self._tiles) == 1:
+            return self._tiles[0].convert(currents[0][0], address, None, node)
+        total = currents[0][0].y.new_zeros(batch, positions, outputs)
+        for tile, ones in zip(self._tiles, currents):
+            here = node[..., tile.columns] if self._whole and node is not None else None
+            for number, one in enumerate(ones):
+                codes = tile.convert(one, address, number if len(ones) > 1 else None, here)
+                total[..., tile.columns] += self._joined(codes) * one.share
+        return total if self._whole or node is None else total.add_(node)
+
+    def _joined(self, codes: Tensor) -> Tensor:
+        """Weight slices of an output as one number."""
+        shares = self.cells.planes
+        if len(shares) == 1:
+            return codes
+        planes = codes.view(*codes.shape[:-1], len(shares), -1)
+        return torch.einsum("...kc,k->...c", planes, codes.new_tensor(shares))
+
+    def _node(self, address: Address, shape: tuple[int, int, int], epsilon: Tensor | None) -> Tensor | None:
+        """What comes to the nodes from outside the cells: ε, a telegraph source, and noise where no tile draws it."""
+        total = None if epsilon is None else epsilon.view(shape)
+        sigma = self.description.node_noise.sigma
+        if self._source is not None:
+            source = self._source.read(address, shape[0], shape[1], quiet=not self._noisy)
+            total = source if total is None else source + total
+        if sigma and self._noisy and not self._whole:
+            stream, device = self._stream.child("node"), self.weight.device
+            noise = self.backend.normal(stream, address, shape[0], shape[1] * shape[2], device).view(shape) * sigma
+            total = noise if total is None else noise + total
+        return total
 
     def noise_and_step(self, x: Tensor) -> tuple[float, float]:
-        """Root mean square of σ_n, and mean ADC step (0: no ADC), for these vectors; for warnings."""
-        x, full_scale = self._convert(x)
-        sigma, variance = self._noise(x)
-        total = sum(
-            float(part.mean()) for part in (None if sigma is None else sigma.square(), variance) if part is not None
-        )
-        lsb = self._lsb(full_scale, x)
-        return math.sqrt(total), 0.0 if lsb is None else float(lsb.mean())
+        """Root mean square of σ_n, and mean ADC step (0: no ADC), of a conversion of these vectors; for warnings."""
+        variances, steps = [], []
+        for one in (one for ones in self._currents(x, Address()) for one in ones):
+            deviations = [part.square() for part in (one.sigma, one.common) if part is not None]
+            parts = deviations if one.variance is None else [*deviations, one.variance]
+            variances.append(sum(float(part.mean()) for part in parts))
+            steps.append(0.0 if one.lsb is None else float(one.lsb.mean()))
+        node = 0.0 if self._whole or not self._noisy else self.description.node_noise.sigma
+        return math.sqrt(sum(variances) / len(variances) + node**2), sum(steps) / len(steps)
 
-    def _convert(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        """(x̂, what the DAC's full scale stands for)."""
-        if self.description.dac is None:
-            return x, 1.0
-        full_scale = self._input_bound(x)
-        return quantise(x, self.description.dac.bits, full_scale), full_scale
+    def _count(self, vectors: int) -> None:
+        chip, grid = self.description, self.cells.grid
+        slices, planes = conversions(chip.dac), len(self.cells.planes)
+        driven = self.weight.shape[1] * len(grid.columns) * slices
+        converted = self.weight.shape[0] * len(grid.rows) * planes * self._slices if chip.adc else 0
+        self.ledger.reads += vectors
+        self.ledger.conversions += vectors * (driven + converted)
+        self.ledger.slots.reads += vectors
+        self.ledger.slots.tile_reads += vectors * grid.tiles
+        self.ledger.slots.conversions += vectors * (slices + (self._slices if chip.adc else 0))
 
-    def _lsb(self, full_scale: Tensor | float, x: Tensor) -> Tensor | None:
-        """ADC step of every vector, (batch, positions), in units of the outputs."""
-        if self.description.adc is None:
-            return None
-        step = full_scale * (self._weight_max * self.description.adc.bound / largest_code(self.description.adc.bits))
-        step = torch.as_tensor(step, dtype=torch.float32, device=x.device).clamp(min=TINY)
-        return step.expand(*x.shape[:-1], 1)[..., 0]
-
-    def _input_bound(self, x: Tensor) -> Tensor | float:
-        assert self.description.dac is not None
-        bound = self.description.dac.bound
-        if bound != "per_vector":
-            return bound
-        return x.abs().amax(-1, keepdim=True).clamp_(min=TINY)
-
-    def _noise(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """(σ per vector, variance per output) of n; either may be absent."""
-        node, cells = self.description.node_noise.sigma, self._cell_variance
-        if isinstance(cells, Tensor):
-            sigma = x.new_full(x.shape[:-1], node) if node else None
-            return sigma, self.backend.product(x.square(), cells)
-        if cells is None:
-            return x.new_full(x.shape[:-1], node), None
-        return (read_variance(cells, x)[..., 0] + node * node).sqrt_(), None
-
-    def _count(self, x: Tensor, y: Tensor) -> None:
-        self.ledger.reads += x.shape[0] * x.shape[1]
-        self.ledger.conversions += (x.numel() if self.description.dac else 0) + (
-            y.numel() if self.description.adc else 0
-        )
-
-    def view(self, stream: Stream, ledger: CountingLedger, noisy: bool) -> Crossbar:
+    def view(self, stream: Stream, ledger: CountingLedger, noisy: bool, clock: Clock | None = None) -> Crossbar:
         """The same cells read with another stream, or with the noise off; for the oracle."""
         other = copy.copy(self)
         other._stream, other.ledger, other._noisy = stream, ledger, noisy and self._noisy
+        other.clock = clock if clock is not None else self.clock.copy()
+        if self._source is not None:
+            other._source = self._source.copy(stream.child("telegraph"))
+        other._make_tiles()
         return other
 
 

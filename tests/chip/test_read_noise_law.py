@@ -16,9 +16,10 @@ from scipy import special, stats
 import analogsim
 from analogsim.backends.numba import NumbaBackend
 from analogsim.backends.torch import TorchBackend
+from analogsim.chip import leg
 from analogsim.chip.cell_by_cell import cell_by_cell_read
 from analogsim.config.chip import ChipDescription
-from analogsim.physics.read_noise import LAWS, sqrt_variance
+from analogsim.physics.read_noise import cell_variance
 from analogsim.streams import Address
 
 ALPHA = 1e-6
@@ -209,11 +210,11 @@ class NodeNoiseAfterTheAdc(UnfusedBackend):
 
 
 LAW_BUGS = {
-    "σ + 1 %": lambda law: lambda k, g: 1.01**2 * law(k, g),
-    "variance for σ": lambda law: lambda k, g: law(k, g) ** 2,
-    "no noise from the idle leg": lambda law: lambda k, g: law(k, g) * (g > 5.0),
-    "w_max not applied to σ": lambda law: lambda k, g: law(k, g) / float(abs(WEIGHT).max()) ** 2,
-    "sqrt in place of proportional": lambda law: lambda k, g: sqrt_variance(k * 25**0.5, g),  # the same at g_max
+    "σ + 1 %": lambda g, **law: 1.01**2 * cell_variance(g, **law),
+    "variance for σ": lambda g, **law: cell_variance(g, **law) ** 2,
+    "no noise from the idle leg": lambda g, **law: cell_variance(g, **law) * (g > 5.0),
+    "w_max not applied to σ": lambda g, **law: cell_variance(g, **law) / float(abs(WEIGHT).max()) ** 2,
+    "sqrt in place of proportional": lambda g, law, k: cell_variance(g, law="sqrt", k_sqrt_uS=k * 25**0.5),
 }
 BACKEND_BUGS = [TruncatedTail, CounterReusedBetweenPasses, NoiseSharedOverTheBatch, NodeNoiseAfterTheAdc]
 
@@ -221,7 +222,7 @@ BACKEND_BUGS = [TruncatedTail, CounterReusedBetweenPasses, NoiseSharedOverTheBat
 @pytest.mark.parametrize("bug", LAW_BUGS)
 def test_the_check_catches_in_a_law(bug, monkeypatch):
     """The same check of 10^6 outputs at α = 1e-6, of σ = k G with G_min at a fifth of G_max."""
-    monkeypatch.setitem(LAWS, "proportional", LAW_BUGS[bug](LAWS["proportional"]))
+    monkeypatch.setattr(leg, "cell_variance", LAW_BUGS[bug])
     y = fast(CHIPS["proportional, g_min"])
     monkeypatch.undo()
     with pytest.raises(AssertionError):

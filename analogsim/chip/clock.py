@@ -1,0 +1,56 @@
+"""The time of a chip: what drift and 1/f noise count from.
+
+    now = Σ over steps of (vectors read · t_read + t_update) ,   age of a cell = t_first_read + now - time of its write
+
+Layers are read side by side, so a pass takes as long as the layer with the most positions; every pass
+finds the cells as they are when it opens. Vectors are counted in whole numbers, so that a pass in parts
+takes exactly as long as one in one piece.
+"""
+
+from __future__ import annotations
+
+from analogsim.config.chip import Clock as Settings
+
+
+class Clock:
+    """settings: `clock` of a chip file. positions: vectors a sample of the layer that is read most."""
+
+    def __init__(self, settings: Settings, positions: int = 1):
+        self.settings = settings
+        self._positions = positions
+        self.opened_s = 0.0  # when this step opened
+        self._vectors = 0
+        self._passes: dict[int, float] = {}
+
+    @property
+    def now_s(self) -> float:
+        return self.opened_s + self._vectors * self.settings.t_read_s
+
+    def open(self, pass_index: int) -> None:
+        """A pass begins."""
+        self._passes[pass_index] = self.now_s
+
+    def at(self, pass_index: int) -> float:
+        """When that pass of this step began; now, for one that was never opened."""
+        return self._passes.get(pass_index, self.now_s)
+
+    def count(self, samples: int) -> None:
+        """That many samples of a pass are read."""
+        self._vectors += samples * self._positions
+
+    def close_step(self) -> None:
+        """A step's writing is done at `now_s`, which is then t_update_s later."""
+        self.move_to(self.now_s + self.settings.t_update_s)
+
+    def move_to(self, now_s: float) -> None:
+        """Open a step at that time."""
+        self.opened_s, self._vectors, self._passes = now_s, 0, {}
+
+    def lag_s(self, batch: int, interleaved: bool) -> float:
+        """τ between two passes of one sample that follow each other, batches of that many samples."""
+        return self.settings.t_read_s * (1 if interleaved else batch * self._positions)
+
+    def copy(self) -> Clock:
+        other = Clock(self.settings, self._positions)
+        other.opened_s = self.now_s
+        return other

@@ -1,0 +1,247 @@
+"""One matrix of cells: what is fixed in each of them, what was written, and what a read finds.
+
+    G(t) = drift(clip(written), t) ,   stuck cells aside
+    a read finds  G(t) + √ρ σ_f s  and draws afresh  N(0, σ_white² + a_telegraph² + (1 - ρ) σ_f²)
+
+Ranges, faults and drift exponents are drawn once, at fixed addresses of the leg's own stream: a chip
+built anew has the same, so no checkpoint holds them. What a write draws (its error, a drift's ξ, the
+slow part s of 1/f noise) is at the address of that write, and is kept where cells are written one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from analogsim.backends import Backend
+from analogsim.config.chip import ChipDescription
+from analogsim.config.laws import Fitted, PowerDrift, Retention, TableSigma, coefficients
+from analogsim.config.writing import VerifyWrite
+from analogsim.errors import ChipError
+from analogsim.physics import flicker
+from analogsim.physics.drift import DRIFT_LAWS
+from analogsim.physics.faults import cell_ranges, stuck_cells
+from analogsim.physics.programming import verified
+from analogsim.physics.read_noise import SIGMA_LAWS, cell_variance
+from analogsim.streams import Address, Stream
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a read finds: conductances in µS, and the variance of what it draws afresh, in µS²."""
+
+    g: Tensor
+    variance: Tensor | float | None
+
+    def part(self, rows: slice, columns: slice) -> Found:
+        """The same of some cells."""
+        v = self.variance
+        return Found(self.g[rows, columns], v[rows, columns] if isinstance(v, Tensor) else v)
+
+
+class Leg:
+    """Cells of one shape (columns, inputs). single: written one by one, so that each has a history of its own."""
+
+    def __init__(
+        self, shape: tuple[int, int], chip: ChipDescription, stream: Stream, backend: Backend, device: torch.device
+    ):
+        assert chip.cell is not None
+        self.shape, self._chip, self._cell = shape, chip, chip.cell
+        self._stream, self._backend, self._device = stream, backend, device
+        self._verify = chip.write if isinstance(chip.write, VerifyWrite) else None
+        self._timed = self._cell.drift is not None or self._cell.flicker is not None
+        self._make()
+        self.target = self.written = torch.empty(0, device=device)
+        self._since: Tensor | float = 0.0
+        self._xi: Tensor | None = self._normal("drift") if isinstance(self._cell.drift, PowerDrift) else None
+        self._slow: Tensor | None = None
+
+    def _make(self) -> None:
+        """Draw what is fixed in every cell."""
+        cell, faults = self._cell, self._cell.faults
+        self._range: tuple[Tensor, Tensor] | None = None  # None: as designed
+        if cell.g_max_d2d or cell.g_min_d2d_uS:
+            self._range = cell_ranges(
+                self._normal("g_min"),
+                self._normal("g_max"),
+                g_min_uS=cell.g_min_uS,
+                g_max_uS=cell.g_max_uS,
+                g_min_d2d_uS=cell.g_min_d2d_uS,
+                g_max_d2d=cell.g_max_d2d,
+            )
+        self._stuck: tuple[Tensor, Tensor] | None = None
+        if faults.stuck_low or faults.stuck_high or faults.stuck_random:
+            u, where = self._uniform("stuck"), self._uniform("stuck where")
+            low, high = self._range or (cell.g_min_uS, cell.g_max_uS)
+            self._stuck = stuck_cells(u, where, low, high, **faults.model_dump())
+
+    # --- write ----------------------------------------------------------------------------------
+
+    def place(self, target: Tensor, write: int, now_s: float) -> None:
+        """All cells at their targets, (columns, inputs) in µS, by write number `write`: an ideal write."""
+        self.target = self.written = self._reachable(target)
+        self._since = now_s
+        self._draw_history(write)
+
+    def program(self, target: Tensor, write: int, now_s: float) -> tuple[int, int]:
+        """(cells written, tries): those whose target moved by more than the threshold, with verification."""
+        assert self._verify is not None
+        target, first = self._reachable(target), self.target.numel() == 0
+        if first:
+            self.target, self.written = target.clone(), torch.empty_like(target)
+            self._since = torch.zeros(self.shape, dtype=torch.float64, device=self._device) if self._timed else now_s
+        due = (target - self.target).abs() > self._verify.threshold_uS
+        index = torch.arange(target.numel(), device=self._device) if first else due.flatten().nonzero()[:, 0]
+        if not len(index):
+            return 0, 0
+        asked = target.flatten()[index]
+        law = self._cell.programming
+        sigma = torch.zeros_like(asked) if law is None else SIGMA_LAWS[law.law](within(asked, law), **coefficients(law))
+        written, tries = verified(
+            asked,
+            sigma,
+            lambda k: self._normal("programming", write, k).flatten()[index],
+            self._verify.tolerance_uS,
+            self._verify.max_tries if law is not None else 1,
+        )
+        self.target.view(-1)[index], self.written.view(-1)[index] = asked, written
+        if isinstance(self._since, Tensor):
+            self._since.view(-1)[index] = now_s
+        self._draw_history(write, None if first else index)
+        return len(index), int(tries.sum())
+
+    def _reachable(self, target: Tensor) -> Tensor:
+        """The nearest a cell's own range allows."""
+        if self._range is None:
+            return target
+        return torch.clamp(target, *self._range)
+
+    def _draw_history(self, write: int, index: Tensor | None = None) -> None:
+        """ξ of drift and s of 1/f noise begin anew in cells just written; all, or those of that index."""
+        if self._cell.drift is not None and self._cell.drift.law == "log":
+            self._xi = _renewed(self._xi, self._normal("drift", write), index)
+        if self._cell.flicker is not None:
+            self._slow = _renewed(self._slow, self._normal("flicker", write), index)
+
+    def end_step(self, step: int, now_s: float, lag_s: float, step_s: float) -> None:
+        """A step of step_s seconds passes over cells that stay as they are: the slow part moves on."""
+        law = self._cell.flicker
+        if law is None or self._slow is None:
+            return
+        age = self._age(now_s)
+        rho = [flicker.correlation(tau, age, t_r_s=law.t_r_s) for tau in (lag_s, step_s)]
+        xi = self._normal("wander", step)
+        self._slow = flicker.next_slow(self._slow, xi, flicker.step_correlation(*rho))
+
+    # --- read -----------------------------------------------------------------------------------
+
+    def found(self, now_s: float, lag_s: float, noisy: bool) -> Found:
+        """What a read at that time finds; passes of a sample follow each other by lag_s.
+
+        Raises ChipError for a time outside what the drift law was measured over.
+        """
+        age = self._age(now_s)
+        g = self._drifted(age)
+        if self._stuck is not None:
+            g = torch.where(self._stuck[0], self._stuck[1], g)
+        if not noisy:
+            return Found(g, None)
+        cell, variance = self._cell, None
+        for law in (cell.read_noise, cell.telegraph):
+            if law is not None:
+                variance = _sum(variance, cell_variance(within(g, law), law=law.law, **coefficients(law)))
+        if cell.flicker is not None and self._slow is not None:
+            rho = flicker.correlation(lag_s, age, t_r_s=cell.flicker.t_r_s)
+            sigma = flicker.flicker_sigma(within(g, cell.flicker), age, **coefficients(cell.flicker))
+            variance = _sum(variance, flicker.fast_variance(sigma, rho))
+            g = g + flicker.slow_part(sigma, rho, self._slow)
+        return Found(g, variance)
+
+    def _age(self, now_s: float) -> Tensor | float:
+        return self._chip.clock.t_first_read_s + (now_s - self._since)
+
+    def _drifted(self, age: Tensor | float) -> Tensor:
+        law, g = self._cell.drift, self.written
+        if law is None:
+            return g.clamp(min=0) if self._verify else g
+        self._check_age(law, age)
+        if isinstance(law, Retention):
+            xi = self._programming_xi()
+            g = (
+                self.target
+                if xi is None
+                else DRIFT_LAWS[law.law](within(self.target, law), xi, age, **coefficients(law))
+            )
+        else:
+            assert self._xi is not None
+            g = DRIFT_LAWS[law.law](g.clamp(min=0), self._xi, age, **coefficients(law))
+        return g.clamp(min=0)
+
+    def _programming_xi(self) -> Tensor | None:
+        """ξ of the write, (G - G_target) / σ; an ideal write has none."""
+        law = self._cell.programming
+        if self._verify is None or law is None:
+            return None
+        sigma = SIGMA_LAWS[law.law](within(self.target, law), **coefficients(law))
+        return torch.where(sigma > 0, (self.written - self.target) / sigma, 0.0)
+
+    def _check_age(self, law: Fitted, age: Tensor | float) -> None:
+        valid = getattr(law, "valid_s", None)
+        if valid is None:
+            return
+        ends = (float(age.min()), float(age.max())) if isinstance(age, Tensor) else (age, age)
+        for t in ends:
+            if not valid[0] <= t <= valid[1]:
+                raise ChipError(
+                    f"chip {self._chip.name}: cell.drift, law {law.law}: t = {t:g} s since programming; "  # type: ignore[attr-defined]
+                    f"allowed: {valid[0]:g} to {valid[1]:g} s, where it was measured"
+                )
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """What no address gives back, by reference."""
+        held = {"slow": self._slow}
+        if self._verify is not None:
+            held |= {"target": self.target, "written": self.written}
+            if self._cell.drift is not None and self._cell.drift.law == "log":
+                held["xi"] = self._xi
+        since = self._since
+        held["since"] = since if isinstance(since, Tensor) else torch.tensor(since, dtype=torch.float64)
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        since = saved["since"].clone()
+        self._since = since if since.ndim else float(since)
+        if "slow" in saved:
+            self._slow = saved["slow"].clone()
+        if "xi" in saved:
+            self._xi = saved["xi"].clone()
+        if "target" in saved:
+            self.target, self.written = saved["target"].clone(), saved["written"].clone()
+
+    def _normal(self, name: str, step: int = 0, pass_index: int = 0) -> Tensor:
+        return self._backend.normal(self._stream.child(name), Address(step, pass_index), *self.shape, self._device)
+
+    def _uniform(self, name: str) -> Tensor:
+        return torch.from_numpy(self._stream.child(name).uniform(Address(), *self.shape)).to(self._device)
+
+
+def within(g: Tensor, law: Fitted) -> Tensor:
+    """g moved into the range a law was fitted over: spread, error and drift may carry a cell out of it."""
+    valid = (law.g_uS[0], law.g_uS[-1]) if isinstance(law, TableSigma) else law.valid_uS
+    return g if valid is None else g.clamp(*valid)
+
+
+def _renewed(held: Tensor | None, drawn: Tensor, index: Tensor | None) -> Tensor:
+    if held is None or index is None:
+        return drawn
+    held.view(-1)[index] = drawn.flatten()[index]
+    return held
+
+
+def _sum(one: Tensor | float | None, other: Tensor | float) -> Tensor | float:
+    return other if one is None else one + other
