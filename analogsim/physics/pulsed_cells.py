@@ -296,5 +296,5 @@ def _additive(cells: CellParameters) -> CellParameters:
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, and 0 where there is no part: a stuck cell may have a bound of 0."""
-    return torch.where(part != 0, part / whole, 0.0)
+    """part / whole, and 0 where there is no whole: a stuck cell may have bounds of 0."""
+    return torch.where(whole != 0, part / whole, 0.0)
