@@ -173,9 +173,11 @@ class SimulatedChip:
             "clock": torch.tensor(self.clock.opened_s, dtype=torch.float64),
         }
         tensors |= {f"bias{index}": bias for index, bias in enumerate(self._biases)}
-        for name, crossbars in (("crossbar", self._crossbars), ("mixer", self._mixers)):
+        for name, crossbars in (("weight", self._crossbars), ("mixer", self._mixers)):
             for index, crossbar in enumerate(crossbars):
-                tensors |= {f"{name}{index}.{key}": tensor for key, tensor in crossbar.state().items()}
+                held = crossbar.state()
+                tensors[f"{name}{index}"] = held.pop("weight")
+                tensors |= {f"{name}{index}.{key}": tensor for key, tensor in held.items()}
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -183,10 +185,11 @@ class SimulatedChip:
         self.clock.move_to(float(state["clock"]))
         for index, bias in enumerate(self._biases):
             bias.copy_(state[f"bias{index}"])
-        for name, crossbars in (("crossbar", self._crossbars), ("mixer", self._mixers)):
+        for name, crossbars in (("weight", self._crossbars), ("mixer", self._mixers)):
             for index, crossbar in enumerate(crossbars):
                 begin = f"{name}{index}."
-                crossbar.load({key.removeprefix(begin): t for key, t in state.items() if key.startswith(begin)})
+                held = {key.removeprefix(begin): t for key, t in state.items() if key.startswith(begin)}
+                crossbar.load(held | {"weight": state[f"{name}{index}"]})
         self._step = int(state["step"])
         self.ledger.load(state["counts"])
         self._pass, self._rows, self._first_input = -1, 0, None

@@ -30,6 +30,7 @@ from analogsim.physics.read_noise import read_variance
 from analogsim.streams import Address, Stream
 
 TINY = torch.finfo(torch.float32).tiny
+LEAST = 1e-150  # µS per weight, of a diverged network whose w_max is infinite
 CALIBRATED = 3.0  # times the largest norm of a column's weights
 
 
@@ -116,7 +117,8 @@ class Tile:
         cell = self._cell
         assert cell is not None
         single = cell.mapping != "differential"
-        return float(conductance_per_weight(self._weight_max, cell.g_min_uS, cell.g_max_uS, single))
+        per_weight = float(conductance_per_weight(self._weight_max, cell.g_min_uS, cell.g_max_uS, single))
+        return max(per_weight, LEAST)
 
     def _differences(self, cells: Cells, found: dict[str, Found]) -> tuple[Tensor, Tensor | float | None]:
         """(W, V) of the tile; V one number where all cells are alike, None where none is noisy."""
