@@ -38,6 +38,7 @@ Array = NDArray[np.float64]
 LAWS = ("constant", "proportional", "sqrt", "polynomial", "exponential")
 BURST = 0.05
 TELLING = 5.0
+AGREE = 1e-7  # of the largest conductance: reads that differ by less are rounded alike
 TINY = 1e-9  # of the mean square of what is fitted: the least variance a law may give
 
 
@@ -134,8 +135,9 @@ def fit_sigma(
     """
     keywords, start, bounds = _parameters(law, degree, g, np.sqrt(square / freedom))
     scale = np.maximum(np.abs(start), 0.1 * np.abs(start).max())
-    least = TINY * float(np.mean(square / freedom))
-    if least == 0:
+    typical = float(np.mean(square / freedom))
+    least = TINY * typical
+    if typical <= (AGREE * float(np.abs(g).max())) ** 2:
         raise DataError(f"{name}: {what}: there is none: all reads agree; allowed: measurements that spread")
 
     def variance(x: Array) -> tuple[Array, Array]:
@@ -176,7 +178,7 @@ def _parameters(
     unit = float(g.max())
     if law == "exponential":
         start = np.array([float(np.sqrt(np.mean(spread**2))), unit / 3])
-        return lambda x: {"amplitude_uS": float(x[0]), "scale_uS": float(x[1])}, start, [positive] * 2
+        return lambda x: {"amplitude_uS": float(x[0]), "scale_uS": float(x[1])}, start, [(1e-3, 1e3)] * 2
     if law == "polynomial":
         basis = (g / unit)[:, None] ** np.arange(degree + 1)
         start = np.asarray(np.linalg.lstsq(basis, spread, rcond=None)[0] * 1.25, np.float64)  # E|ξ| = 0.80 σ

@@ -13,7 +13,7 @@ from analogsim.config.writing import Faults, PulsedWrite
 from analogsim.config.yaml_tree import dump
 
 COLUMNS = ("name", "technology", "cells", "noise", "converters", "write", "paper")
-NARROWEST = 190  # columns of a table that goes to a pipe or a file
+NARROWEST = 220  # columns of a table that goes to a pipe or a file
 
 
 def shipped() -> Iterator[ChipDescription]:
