@@ -173,3 +173,21 @@ def test_a_picture_is_written(call, tmp_path):
 def test_a_chip_with_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ArgumentError):
         plot_chip(load_chip("ideal"), tmp_path / "x.png")
+
+
+def trains(call, name, *options):
+    """One epoch of three steps."""
+    code, out, err = call("train", "small.yaml", "--chip", name, *options, "--out", "run")
+    assert code == 0, err
+    assert "run/plots/curves.png" in out
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_chip_trains(call, name):
+    trains(call, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SHIPPED if load_chip(name).write.mode != "ideal"])
+def test_every_chip_trains_with_ideal_writes(call, name):
+    trains(call, name, "--set", "chip.write={mode: ideal}")
