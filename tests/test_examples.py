@@ -47,16 +47,35 @@ def test_every_chip_loads_by_its_own_name_and_says_its_source(path):
     assert chip.source
 
 
-@pytest.mark.parametrize(("script", "expected"), [("own_chip", 0.5), ("own_learner", 0.5)])
-def test_the_scripts_train(script, expected, capsys):
-    """Four epochs on digits leave chance (10 %) far behind."""
+def example(script: str):
+    """The module of a shipped script."""
     path = bundled("examples") / f"{script}.py"
     spec = importlib.util.spec_from_file_location(script, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.main(epochs=4) > expected
+    return module
+
+
+@pytest.mark.parametrize(("script", "expected"), [("own_chip", 0.5), ("own_learner", 0.5)])
+def test_the_scripts_train(script, expected, capsys):
+    """Four epochs on digits leave chance (10 %) far behind."""
+    assert example(script).main(epochs=4) > expected
+
+
+def test_first_order_ir_drop_beats_the_linear_form(tmp_path):
+    """Small tiles of examples/ir_drop.py: table and figure are written, errors as in the recorded results."""
+    script = example("ir_drop")
+    found = script.main(tmp_path, sizes=(16, 32), wires=(1.34, 10.1))
+    assert (found["first_order"] < found["linear"] / 3).all()
+    assert (found["linear"] < found["ignored"] / 5).all()
+    recorded = pd.read_csv(ROOT / "examples" / "results" / "ir_drop.csv")
+    both = found.merge(recorded, on=["tile", "segment_ohm"], suffixes=("", "_recorded"))
+    assert len(both) == 4
+    for model in script.MODELS:
+        assert both[model].to_numpy() == pytest.approx(both[f"{model}_recorded"].to_numpy(), rel=1e-3)
+    assert (tmp_path / "ir_drop.png").stat().st_size > 10_000
 
 
 def test_noisy_vs_clean_trains_all_four_and_draws_them_together(tmp_path):

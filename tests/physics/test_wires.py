@@ -173,6 +173,13 @@ def test_many_right_hand_sides_in_parts():
             np.testing.assert_allclose(solver.effective[:, j], solver.read(np.eye(shape[1])[j]), rtol=1e-9)
 
 
+def test_cells_that_do_not_conduct():
+    """Half of all cells at 0, as in one leg of a differential pair; and none that conducts."""
+    g = conductances(13, 11) * (np.random.default_rng(3).random((13, 11)) < 0.5)
+    np.testing.assert_allclose(exact(g, 10.0), dense(g, 10.0), rtol=1e-8)
+    assert not exact(g * 0, 10.0).any()
+
+
 def test_wires_only_take():
     """At any R no G_eff is negative, and no input gives and no output gets more than without wires.
 
