@@ -54,7 +54,8 @@ def draw(found: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, len(MODELS), sharey=True)
     for axis, (name, (title, _)) in zip(axes, MODELS.items()):
-        for index, (ohm, rows) in enumerate(found.groupby("segment_ohm")):
+        for index, ohm in enumerate(sorted(set(found["segment_ohm"]))):
+            rows = found[found["segment_ohm"] == ohm]
             colour = SHADES[index % len(SHADES)]
             label = f"{ohm} Ω  ({WIRES.get(ohm, 'wire')})"
             axis.loglog(rows["tile"], 100 * rows[name], marker=MARKERS[index], ms=5, color=colour, label=label)
