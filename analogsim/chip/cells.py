@@ -162,7 +162,7 @@ class Cells:
             self._fit()
         if self.exact:
             return
-        if self._ideal:
+        if self._chip.write.mode != "verify":
             self._place_ideally(now_s)
         for name, leg in self.legs.items():
             leg.load({key.partition(".")[2]: t for key, t in saved.items() if key.startswith(name + ".")})

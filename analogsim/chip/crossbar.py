@@ -291,7 +291,7 @@ class Crossbar:
         shares = self.cells.planes
         if len(shares) == 1:
             return codes
-        planes = codes.view(*codes.shape[:-1], len(shares), -1)
+        planes = codes.view(*codes.shape[:-1], len(shares), codes.shape[-1] // len(shares))
         return torch.einsum("...kc,k->...c", planes, codes.new_tensor(shares))
 
     def _node(self, address: Address, shape: tuple[int, int, int], epsilon: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from analogsim.backends import Backend
 from analogsim.config.chip import ChipDescription
-from analogsim.config.laws import Fitted, PowerDrift, Retention, TableSigma, coefficients
+from analogsim.config.laws import Fitted, PowerDrift, Retention, Sigma, TableSigma, coefficients
 from analogsim.config.writing import VerifyWrite
 from analogsim.errors import ChipError
 from analogsim.physics import flicker
@@ -99,7 +99,7 @@ class Leg:
             return 0, 0
         asked = target.flatten()[index]
         law = self._cell.programming
-        sigma = torch.zeros_like(asked) if law is None else SIGMA_LAWS[law.law](within(asked, law), **coefficients(law))
+        sigma = torch.zeros_like(asked) if law is None else sigma_of(law, asked)
         written, tries = verified(
             asked,
             sigma,
@@ -185,7 +185,7 @@ class Leg:
         law = self._cell.programming
         if self._verify is None or law is None:
             return None
-        sigma = SIGMA_LAWS[law.law](within(self.target, law), **coefficients(law))
+        sigma = sigma_of(law, self.target)
         return torch.where(sigma > 0, (self.written - self.target) / sigma, 0.0)
 
     def _check_age(self, law: Fitted, age: Tensor | float) -> None:
@@ -228,6 +228,11 @@ class Leg:
 
     def _uniform(self, name: str) -> Tensor:
         return torch.from_numpy(self._stream.child(name).uniform(Address(), *self.shape)).to(self._device)
+
+
+def sigma_of(law: Sigma, g: Tensor) -> Tensor:
+    """σ(G) in µS by a law of the chip file."""
+    return SIGMA_LAWS[law.law](within(g, law), **coefficients(law))
 
 
 def within(g: Tensor, law: Fitted) -> Tensor:

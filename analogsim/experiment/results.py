@@ -45,6 +45,8 @@ EPOCH_COLUMNS = (
     "status",
 )
 
+COST_COLUMNS = ("pulses", "energy_J", "latency_s")  # where some chip sends pulses, or says what things cost
+
 
 @contextmanager
 def claimed(folder: Path, resume: bool) -> Iterator[None]:
@@ -94,8 +96,9 @@ def fresh_folder(name: str) -> Path:
 
 def write_curves(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
     """curves.csv, whole; a figure that does not exist stays empty."""
-    text = io.StringIO()
-    columns: tuple[str, ...] = (*RUN_COLUMNS, *EPOCH_COLUMNS)
+    rows, text = list(rows), io.StringIO()
+    costs = (name for name in COST_COLUMNS if any(name in row for row in rows))
+    columns: tuple[str, ...] = (*RUN_COLUMNS, *EPOCH_COLUMNS, *costs)
     writer: csv.DictWriter[str] = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -91,7 +91,8 @@ def build_trainer(
         )
         check_capabilities(settings, name, can, weights_known=chip is None)
     if chip is None:
-        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device)
+        batch = experiment.training.batch
+        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device, batch)
     shadow: list[torch.Tensor] = []
     cell = experiment.chip.cell
     bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max

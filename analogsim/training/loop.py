@@ -175,8 +175,19 @@ class Trainer:
                 "angle_deg": angle,
                 "seconds": progress.seconds,
                 "status": "diverged" if progress.status == "diverged" else "ok",
+                **self._costs(),
             }
         )
+
+    def _costs(self) -> dict[str, Any]:
+        """Pulses where the chip sends any, energy and time where its file says what things cost."""
+        if not isinstance(self.chip, SimulatedChip):
+            return {}
+        chip, ledger = self.chip.description, self.chip.ledger
+        pulses = {} if chip.write.mode == "ideal" else {"pulses": ledger.pulses}
+        if chip.costs == type(chip.costs)():
+            return pulses
+        return pulses | {"energy_J": ledger.energy_J, "latency_s": ledger.latency_s}
 
     def checkpoint(self) -> Checkpoint:
         """The whole state, its tensors by reference."""

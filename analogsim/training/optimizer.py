@@ -4,6 +4,7 @@
 
 torch.optim moves parameters that start at 0 every step, so what they become is the change
 itself and no copy of the weights is needed; a rule that keeps one (BP) has it kept in step.
+`on_chip` leaves the weights' factors as the rule made them, times η, for the chip to send as pulses.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ class Optimizer:
         self._shadow, self._bound = shadow, bound
         self._changes = [*self._weights, *self._biases]
         self._gradients = [torch.zeros_like(change) for change in self._changes]
+        self._lr = settings.lr
+        self._torch: torch.optim.Optimizer | None = None
+        if settings.name == "on_chip":
+            return
         # maximize: the change comes out as +η·(...), the amount to subtract.
         if settings.name == "adam":
-            self._torch: torch.optim.Optimizer = torch.optim.Adam(
+            self._torch = torch.optim.Adam(
                 self._changes, settings.lr, settings.betas, settings.eps, maximize=True, fused=True
             )
         else:
@@ -48,6 +53,8 @@ class Optimizer:
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
+        if self._torch is None:
+            return self._on_chip(gradient)
         for change in self._changes:
             change.zero_()
         parts = [*(layer.weight for layer in gradient.layers), *(layer.bias for layer in gradient.layers)]
@@ -58,10 +65,7 @@ class Optimizer:
             elif part is not None:
                 kept.copy_(part)
         self._torch.step()
-        for copy, change in zip(self._shadow, self._weights):
-            copy.sub_(change)
-            if self._bound < math.inf:
-                copy.clamp_(-self._bound, self._bound)
+        self._keep_in_step(self._weights)
         return WeightUpdate(
             tuple(
                 replace(
@@ -73,8 +77,33 @@ class Optimizer:
             )
         )
 
+    def _on_chip(self, gradient: WeightUpdate) -> WeightUpdate:
+        """η times the gradient, in the form the rule gave it."""
+        layers = []
+        for layer in gradient.layers:
+            weight = layer.weight
+            if isinstance(weight, Factors):
+                weight = Factors(weight.errors * self._lr, weight.inputs)
+            elif weight is not None:
+                weight = weight * self._lr
+            layers.append(replace(layer, weight=weight, bias=None if layer.bias is None else layer.bias * self._lr))
+        if self._shadow:
+            weights = (layer.weight for layer in layers)
+            self._keep_in_step([w.dense() if isinstance(w, Factors) else w for w in weights])
+        return WeightUpdate(tuple(layers))
+
+    def _keep_in_step(self, changes: Sequence[Tensor | None]) -> None:
+        """Subtract the same from the copies of the weights, if there are any."""
+        for copy, change in zip(self._shadow, changes):
+            if change is not None:
+                copy.sub_(change)
+            if self._bound < math.inf:
+                copy.clamp_(-self._bound, self._bound)
+
     def state(self) -> dict[str, Tensor]:
         """torch.optim's own tensors (Adam's moments and step, SGD's momentum), by reference."""
+        if self._torch is None:
+            return {}
         per_parameter = self._torch.state_dict()["state"]
         return {
             f"{index}/{name}": value
@@ -84,6 +113,8 @@ class Optimizer:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
+        if self._torch is None:
+            return
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             index, _, name = key.partition("/")
