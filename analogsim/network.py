@@ -3,7 +3,8 @@
     x*_{l-1} = R_{l-1} x_{l-1} ,   a_l = W_l x*_{l-1} + b_l ,   x_l = f(a_l)
 
 with f a leaky ReLU on every layer but the last. A layer says how its input is cut into the
-vectors a crossbar is read with: one vector a sample for a dense layer.
+vectors a crossbar is read with: one vector a sample for a dense layer, one an output position for
+a convolution. Images go channels last, (batch, height, width, channels), from layer to layer.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ class DenseLayer:
     positions: int = 1
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample's x*, as `Activities` hold it."""
+        return (self.inputs,)
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """Of one sample's pre-activations, as `Activities` hold them."""
         return (self.units,)
@@ -35,12 +41,67 @@ class DenseLayer:
         """(batch, ...) activations -> (batch, positions, inputs) vectors to read with."""
         return x.reshape(len(x), 1, self.inputs)
 
+    def scatter(self, v: Tensor) -> Tensor:
+        """The adjoint of `vectors`: what errors at the vectors are at the activations."""
+        return v.reshape(len(v), self.inputs)
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """W (units, channels · kernel²), read once an output position; a row as in torch's conv2d,
+    (channels, kernel, kernel) flattened, so W.view(units, channels, kernel, kernel) is its kernel."""
+
+    channels: int
+    height: int
+    width: int
+    units: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def inputs(self) -> int:
+        return self.channels * self.kernel**2
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of the map of output positions; below 1 where the kernel does not fit."""
+        reach = 2 * self.padding - self.kernel
+        return (self.height + reach) // self.stride + 1, (self.width + reach) // self.stride + 1
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.output_size)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.positions, self.inputs)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (self.positions, self.units)
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """The patches under the kernel, one an output position, rows of positions first."""
+        x = x.reshape(len(x), self.height, self.width, self.channels)
+        x = torch.nn.functional.pad(x, (0, 0, *(self.padding,) * 4))
+        patches = x.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
+        return patches.reshape(len(x), self.positions, self.inputs)  # (…, channels, kernel, kernel) copied once
+
+    def scatter(self, v: Tensor) -> Tensor:
+        size, columns = (self.height, self.width), v.reshape(len(v), self.positions, self.inputs).transpose(1, 2)
+        x = torch.nn.functional.fold(columns, size, self.kernel, stride=self.stride, padding=self.padding)
+        return x.permute(0, 2, 3, 1).reshape(len(v), self.height * self.width, self.channels)
+
+
+Layer = DenseLayer | ConvLayer
+
 
 @dataclass(frozen=True)
 class Network:
     """Layers from first to last, and the slope of the leaky ReLU below 0."""
 
-    layers: tuple[DenseLayer, ...]
+    layers: tuple[Layer, ...]
     negative_slope: float = 0.2
     bias: bool = True
 

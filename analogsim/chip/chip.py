@@ -22,6 +22,9 @@ from analogsim.network import Network
 from analogsim.streams import Address, Stream
 
 
+STREAMED_BYTES = 32 * 2**20  # of input vectors made at a time where nobody keeps them
+
+
 class SimulatedChip:
     """A network on a chip.
 
@@ -65,12 +68,12 @@ class SimulatedChip:
         perturbations = self._perturbations(x, probe)
         address = self._advance(len(x), probe)
         inputs, pre_activations = [], []
-        for index, (layer, crossbar) in enumerate(zip(layers, self._crossbars)):
-            vectors = self._decorrelated_input(x) if index == 0 else self._decorrelate(index, layer.vectors(x))
-            a = crossbar.read_vectors(vectors, address, perturbations[index])
+        for index, layer in enumerate(layers):
+            a, vectors = self._read(index, x, address, perturbations[index], probe.inputs)
+            if vectors is not None:
+                inputs.append(vectors.view(len(x), *layer.input_shape))
             if self.network.bias:
                 a += self._biases[index]
-            inputs.append(vectors.view(len(x), *vectors.shape[1 if layer.positions > 1 else 2 :]))
             a = a.view(len(x), *layer.output_shape)
             pre_activations.append(a)
             x = self.network.activation(a) if index < len(layers) - 1 else a.clone()
@@ -154,20 +157,40 @@ class SimulatedChip:
                 raise ArgumentError("perturbation", tuple(epsilon.shape), str((len(x), *layer.output_shape)))
         return plain
 
+    def _read(
+        self, index: int, x: Tensor, address: Address, epsilon: Tensor | None, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(a without its bias, x* if it is to be kept) of one layer.
+
+        Vectors nobody keeps are made, read and dropped a part of the batch at a time: those of a
+        convolution are kernel² times the image, and its noise does not depend on the parts.
+        """
+        layer = self.network.layers[index]
+        whole = keep or index == 0
+        rows = len(x) if whole else STREAMED_BYTES // (4 * layer.positions * layer.inputs)
+        vectors, pieces = None, []
+        for start in range(0, max(len(x), 1), max(rows, 1)):
+            part = slice(start, start + max(rows, 1))
+            vectors = self._first_vectors(x, keep) if index == 0 else self._decorrelate(index, layer.vectors(x[part]))
+            here = Address(address.step, address.pass_index, address.first_sample + start)
+            injected = None if epsilon is None else epsilon[part]
+            pieces.append(self._crossbars[index].read_vectors(vectors, here, injected))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), vectors if keep else None
+
     def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
         matrix = self._decorrelation[index]
         return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
 
-    def _decorrelated_input(self, x: Tensor) -> Tensor:
-        """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
+    def _first_vectors(self, x: Tensor, keep: bool) -> Tensor:
+        """x*_0, computed once for all passes of a step on the same x; fresh memory where it is kept."""
         layer = self.network.layers[0]
         if self._decorrelation[0] is None:
-            return layer.vectors(x).clone()
+            return layer.vectors(x)
         kept = self._first_input
         if kept is None or kept[0] is not x or kept[1] != x._version:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
             self._first_input = kept
-        return kept[2].clone()
+        return kept[2].clone() if keep else kept[2]
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

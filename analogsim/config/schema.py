@@ -137,12 +137,43 @@ class ChipDescription(Section):
 # --- experiment -----------------------------------------------------------------------------------
 
 
-class Network(Section):
-    """Dense layers: data -> hidden... -> outputs, leaky ReLU on every layer but the last."""
+class Convolution(Section):
+    """A crossbar of (channels, kernel² · channels below), read once an output position."""
 
-    hidden: tuple[Count, ...] = Field(default=(), strict=False, description="units of each hidden layer")
+    channels: Count
+    kernel: Count
+    stride: Count = 1
+    padding: Annotated[int, Ge(0)] = 0
+
+
+class LayerSettings(Section):
+    """One hidden layer: {conv: {channels: 16, kernel: 3, stride: 2}} or {dense: 1024}."""
+
+    conv: Convolution | None = None
+    dense: Count | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> LayerSettings:
+        if (self.conv is None) == (self.dense is None):
+            raise ValueError("dense", "one of conv and dense in a layer")
+        return self
+
+
+class Network(Section):
+    """data -> hidden layers... -> outputs, leaky ReLU on every layer but the last, which is dense."""
+
+    hidden: tuple[Count, ...] = Field(default=(), strict=False, description="units of each hidden layer, all dense")
+    layers: tuple[LayerSettings, ...] = Field(
+        default=(), strict=False, description="in place of hidden, where some layers are convolutions"
+    )
     negative_slope: NonNegative = 0.2
     bias: bool = True
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Network:
+        if self.hidden and self.layers:
+            raise ValueError("hidden", "hidden or layers, not both")
+        return self
 
 
 class LearnerSettings(Section):
@@ -170,6 +201,8 @@ class LearnerSettings(Section):
 
 class DecorrelationSettings(Section):
     rate: NonNegative = Field(default=1e-3, description="α in R <- R - α (C - diag C) R; used by dbp, dnp, danp, dinp")
+    samples: Count | None = Field(default=None, description="of a batch that C is averaged over; left out: all")
+    positions: Count | None = Field(default=None, description="of an image that C is averaged over; left out: all")
 
 
 class OptimizerSettings(Section):

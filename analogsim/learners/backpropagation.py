@@ -2,6 +2,8 @@
 
     g_L = ∂L/∂a_L ,   g_l = (R_lᵀ W_{l+1}ᵀ g_{l+1}) ∘ f'(a_l) ,   ΔW_l = g_l x*_{l-1}ᵀ
 
+(for a convolution, what comes back at its patches is added up where they overlap).
+
 The one rule that must know the model: it reads the chip's activities of one pass and sends the
 error back through its own copy of W (kept in step by the optimiser, never read from the chip)
 and the decorrelation matrices. On a noisy chip the activities are noisy and the copy is not.
@@ -9,7 +11,7 @@ and the decorrelation matrices. On a noisy chip the activities are noisy and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,16 +31,17 @@ class BackPropagation:
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
         return (Probe(),)
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        """losses[0] must hang on activities[0].outputs: its gradient starts the way back."""
-        (first,) = activities
-        (error,) = torch.autograd.grad(losses[0], first.outputs, torch.ones_like(losses[0]))
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        """The loss must hang on the pass's outputs: its gradient starts the way back."""
+        ((first, loss),) = zip(activities, losses)
+        (error,) = torch.autograd.grad(loss, first.outputs, torch.ones_like(loss))
         errors = [error]
         for layer in range(len(self.weights) - 1, 0, -1):
             error = error @ self.weights[layer]
             if self.matrices is not None:
                 error = error @ self.matrices[layer]
-            error = error * self.network.derivative(first.pre_activations[layer - 1])
+            below = first.pre_activations[layer - 1]
+            error = self.network.layers[layer].scatter(error).view_as(below) * self.network.derivative(below)
             errors.insert(0, error)
         return gradient(errors, first.inputs)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 
 from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
-from analogsim.config.schema import RULES, Experiment, LearnerSettings
+from analogsim.config.schema import RULES, Convolution, Experiment, LayerSettings, LearnerSettings
 from analogsim.contracts import Capabilities, Chip, Learner
 from analogsim.errors import CapabilityError, DataError
 from analogsim.learners.activity_perturbation import ActivityPerturbation
@@ -17,7 +18,7 @@ from analogsim.learners.decorrelation import Decorrelated
 from analogsim.learners.iterative_perturbation import IterativePerturbation
 from analogsim.learners.node_perturbation import NodePerturbation
 from analogsim.learners.perturbation import Perturbation
-from analogsim.network import Network
+from analogsim.network import ConvLayer, DenseLayer, Layer, Network
 from analogsim.streams import Stream
 from analogsim.training.data import Dataset
 from analogsim.training.loop import Trainer
@@ -26,8 +27,36 @@ from analogsim.training.optimizer import Optimizer
 
 
 def build_network(experiment: Experiment, data: Dataset) -> Network:
+    """The experiment's layers on this data, a dense output layer last.
+
+    Raises DataError for a convolution that does not fit, naming the layer.
+    """
     settings = experiment.network
-    return Network.dense(data.inputs, settings.hidden, data.outputs, settings.negative_slope, settings.bias)
+    hidden = settings.layers or tuple(LayerSettings(dense=units) for units in settings.hidden)
+    layers: list[Layer] = []
+    image, inputs = data.image_shape, data.inputs
+    for index, layer in enumerate(hidden):
+        if layer.dense is not None:
+            layers.append(DenseLayer(inputs, layer.dense))
+            image = None
+        elif layer.conv is not None:
+            layers.append(_convolution(layer.conv, image, f"network.layers.{index}.conv", data.name))
+            image = (*layers[-1].output_size, layer.conv.channels)
+        inputs = math.prod(layers[-1].output_shape)
+    return Network((*layers, DenseLayer(inputs, data.outputs)), settings.negative_slope, settings.bias)
+
+
+def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: str) -> ConvLayer:
+    if image is None:
+        raise DataError(f"{where}: needs images below it; {data} has none, or a dense layer comes first")
+    height, width, channels = image
+    layer = ConvLayer(
+        channels, height, width, settings.channels, settings.kernel, settings.stride, settings.padding
+    )
+    if min(layer.output_size) < 1:
+        size = f"{height} × {width}"
+        raise DataError(f"{where}: kernel {settings.kernel} does not fit into {size} with padding {settings.padding}")
+    return layer
 
 
 def check_plan(experiments: Mapping[str, Experiment]) -> None:
@@ -108,7 +137,13 @@ def build_learner(
             rule = NodePerturbation(network, own, noisy, settings.samples, settings.difference)
         else:
             rule = IterativePerturbation(network, own, noisy, settings.samples)
-    return rule if matrices is None else Decorrelated(rule, matrices, experiment.decorrelation.rate)
+    return rule if matrices is None else Decorrelated(
+        rule,
+        matrices,
+        experiment.decorrelation.rate,
+        experiment.decorrelation.samples,
+        experiment.decorrelation.positions,
+    )
 
 
 def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities) -> None:

@@ -50,6 +50,12 @@ class Dataset:
     def inputs(self) -> int:
         return self.x_train[0].numel()
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of an image, None for rows of numbers that are none."""
+        shape = tuple(self.x_train.shape[1:])
+        return {2: (*shape, 1), 3: shape}.get(len(shape))  # type: ignore[return-value]
+
     def batch(self, split: Literal["train", "test"], rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """(x float32 (batch, inputs), y) of the given rows."""
         x, y = (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
@@ -78,7 +84,8 @@ def _digits() -> Dataset:
 
     images, labels = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
-    return _dataset("digits", x_train.astype(np.uint8), y_train, x_test.astype(np.uint8), y_test, 16.0)
+    x_train, x_test = (x.astype(np.uint8).reshape(-1, 8, 8) for x in (x_train, x_test))
+    return _dataset("digits", x_train, y_train, x_test, y_test, 16.0)
 
 
 def _openml(name: str) -> Dataset:
@@ -95,6 +102,10 @@ def _openml(name: str) -> Dataset:
         ) from None
     x = np.asarray(bunch.data)
     x = x.astype(np.uint8) if scale == 255 else x.astype(np.float32)
+    if name == "cifar10":  # channels first there, last here
+        x = np.ascontiguousarray(x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    elif scale == 255:
+        x = x.reshape(-1, 28, 28)
     y = np.asarray(bunch.target)
     y = y.astype(np.int64) if scale == 255 else y.astype(np.float32)
     return _dataset(name, x[:rows], y[:rows], x[rows:], y[rows:], scale)
