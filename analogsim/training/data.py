@@ -1,6 +1,7 @@
-"""Data sets: digits (bundled), OpenML's by name, or your own arrays in an .npz file.
+"""Data sets: digits (bundled), OpenML's by name, your own arrays in an .npz file, or Tiny ImageNet.
 
-Images (whole numbers 0..255) are scaled to [0, 1], nothing else; other numbers are taken as they are.
+Images (whole numbers 0..255) are scaled to [0, 1], nothing else, but for Tiny ImageNet, which is
+standardised per channel as in the paper; other numbers are taken as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """x: (rows, ...) as stored (uint8 stays small in memory), divided by `scale` when read.
+    """x: (rows, ...) as stored (uint8 stays small in memory); (x - offset) / scale when read.
 
     y: (rows,) int64 class numbers, or (rows, outputs) float32.
     """
@@ -39,8 +40,9 @@ class Dataset:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
-    scale: float
+    scale: Tensor  # one number, or one a channel
     outputs: int
+    offset: Tensor
 
     @property
     def classification(self) -> bool:
