@@ -30,7 +30,8 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """x: (rows, ...) as stored (uint8 stays small in memory); (x - offset) / scale when read.
+    """x: (rows, ...) as stored (uint8 stays small in memory); divided by `scale` when read, then
+    standardised: (x - mean) / sd per channel, the last axis, where those are given.
 
     y: (rows,) int64 class numbers, or (rows, outputs) float32.
     """
@@ -40,9 +41,9 @@ class Dataset:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
-    scale: Tensor  # one number, or one a channel
+    scale: float
     outputs: int
-    offset: Tensor
+    standardised: tuple[Tensor, Tensor] | None = None  # (mean, sd), each (channels,)
 
     @property
     def classification(self) -> bool:
