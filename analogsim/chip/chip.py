@@ -185,7 +185,8 @@ class SimulatedChip:
         """x*_0, computed once for all passes of a step on the same x; fresh memory where it is kept."""
         layer = self.network.layers[0]
         if self._decorrelation[0] is None:
-            return layer.vectors(x)
+            vectors = layer.vectors(x)
+            return vectors.clone() if keep and vectors.data_ptr() == x.data_ptr() else vectors
         kept = self._first_input
         if kept is None or kept[0] is not x or kept[1] != x._version:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
