@@ -45,8 +45,8 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def remove_strays(folder: Path) -> None:
-    """Delete what a killed writer left; only for a folder's one writer."""
-    for stray in folder.glob(STRAY):
+    """Delete what killed writers left in a folder and below; only for the folder's one writer."""
+    for stray in folder.rglob(STRAY):
         stray.unlink(missing_ok=True)
 
 

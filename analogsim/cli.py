@@ -116,3 +116,5 @@ def main() -> None:
     except AnalogsimError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # before typer is there to mind it
+        sys.exit(130)

@@ -114,7 +114,9 @@ def test_a_full_disk_is_a_named_error_and_keeps_the_old_file(tmp_path):
 
 def test_strays_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     stray = "import os, signal, sys; from pathlib import Path; from analogsim.atomic import write_atomic\n"
-    stray += "write_atomic(Path(sys.argv[1]), lambda f: (f.write(b'x'), f.flush(), os.kill(os.getpid(), signal.SIGKILL)))"
+    stray += (
+        "write_atomic(Path(sys.argv[1]), lambda f: (f.write(b'x'), f.flush(), os.kill(os.getpid(), signal.SIGKILL)))"
+    )
     done = subprocess.run([sys.executable, "-c", stray, tmp_path / "a"])
     assert done.returncode == -9
     (left,) = tmp_path.iterdir()

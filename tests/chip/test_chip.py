@@ -12,7 +12,7 @@ from analogsim import load_chip
 from analogsim.backends import NAMES
 from analogsim.chip.chip import SimulatedChip
 from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
-from analogsim.errors import ArgumentError, CapabilityError
+from analogsim.errors import ArgumentError
 from analogsim.network import Network
 from analogsim.streams import Stream
 
@@ -53,17 +53,16 @@ def tensors(activities):
     return [*activities.inputs, *activities.pre_activations, activities.outputs]
 
 
+def same(first, second):
+    """Bit for bit."""
+    return all(map(torch.equal, tensors(first), tensors(second)))
+
+
 def passes(chip, count=3):
     return [chip.run(X, Probe()) for _ in range(count)]
 
 
-def same(first, second):
-    """Bit for bit."""
-    return all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second)))
-
-
 X = numbers(BATCH, 11)
-KNOWN = tuple(numbers(BATCH, u, seed=20 + u) for u in UNITS)
 
 
 # What a pass computes
@@ -72,7 +71,7 @@ KNOWN = tuple(numbers(BATCH, u, seed=20 + u) for u in UNITS)
 @every_backend
 @pytest.mark.parametrize("bias", [True, False])
 def test_an_ideal_chip_computes_w_r_x_plus_b(backend, bias):
-    """Against float64 NumPy, after an update of weights, biases and decorrelation matrices."""
+    """Against float64, after an update of weights, biases and decorrelation matrices."""
     chip = build(IDEAL, backend=backend, bias=bias)
     before = [w.numpy().astype(float) for w in chip.weights]
     chip.update(CHANGE)
@@ -89,14 +88,10 @@ def test_an_ideal_chip_computes_w_r_x_plus_b(backend, bias):
 
 
 def test_a_pass_of_no_samples_is_empty():
-    assert [len(t) for t in tensors(build(GENERIC).run(X[:0], Probe()))] == [0] * 7
+    assert not any(len(tensor) for tensor in tensors(build(GENERIC).run(X[:0], Probe())))
 
 
 # Activities are the caller's own
-
-
-def storages(things):
-    return [t.untyped_storage().data_ptr() for t in things]
 
 
 @every_backend
@@ -109,8 +104,8 @@ def test_activities_share_no_memory_and_may_be_overwritten(backend, description,
     theirs.update(change)
     shown = [tensor for _ in range(2) for tensor in tensors(ours.run(x, Probe()))]
     given = [x, *ours.state().values(), *(c.decorrelation for c in change.layers if c.decorrelation is not None)]
-    assert len(set(storages(shown))) == 14
-    assert not set(storages(shown)) & set(storages(given))
+    memory = [tensor.untyped_storage().data_ptr() for tensor in shown + given]
+    assert len(set(memory)) == len(memory)
     for tensor in shown:
         tensor.fill_(float("nan"))
     assert torch.equal(x, X)
@@ -121,13 +116,15 @@ def test_activities_share_no_memory_and_may_be_overwritten(backend, description,
     assert same(ours.run(x, Probe()), theirs.run(X, Probe()))
 
 
-def test_inputs_changed_between_passes_are_read_anew():
-    """x*_0 is computed once a step, but not for an x that has changed since."""
-    chip, x = build(IDEAL), X.clone()
-    chip.update(DECORRELATION)
-    chip.run(x, Probe())
-    x.add_(1)
-    assert same(chip.run(x, Probe()), chip.run(X + 1, Probe()))
+def test_inputs_and_matrices_that_changed_are_read_anew():
+    """x*_0 is computed once a step, but not for an x or an R that has changed since."""
+    chip, x, matrices = build(IDEAL), X.clone(), every_layer(decorrelation=near_identity)
+    chip.update(matrices)
+    before = chip.run(x, Probe())
+    matrices.layers[0].decorrelation.mul_(2)  # as a learner does, in place
+    chip.update(matrices)
+    assert torch.equal(chip.run(x, Probe()).inputs[0], 2 * before.inputs[0])
+    assert same(chip.run(x.add_(1), Probe()), chip.run(X + 1, Probe()))
 
 
 # Which noise a pass gets
@@ -149,7 +146,7 @@ def test_passes_and_steps_have_noise_of_their_own_and_a_rebuilt_chip_the_same(ba
 
 @every_backend
 @every_chip
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cuts=st.lists(st.integers(1, BATCH - 1), unique=True).map(sorted))
 def test_a_pass_in_chunks_has_the_noise_of_one_in_one_piece(backend, description, cuts):
     eyes = [torch.eye(u, i) for u, i in zip(UNITS, INPUTS)]  # sums of one term, whose rounding no chunk can change
@@ -183,8 +180,9 @@ def test_factors_write_as_their_outer_product(description, positions):
 @every_chip
 def test_a_saved_and_loaded_chip_goes_on_bit_for_bit(backend, description):
     first = build(description, backend=backend)
-    first.run(X, Probe())
-    first.update(CHANGE)
+    for _ in range(2):
+        first.run(X, Probe())
+        first.update(CHANGE)
     state = {name: tensor.clone() for name, tensor in first.state().items()}
     second = build(description, backend=backend, weights=[torch.ones(u, i) for u, i in zip(UNITS, INPUTS)])
     passes(second)
@@ -204,29 +202,6 @@ def test_the_ledger_counts_every_layer():
     chip.run(X, Probe())
     chip.update(CHANGE)
     assert vars(chip.ledger) == {"reads": 3 * BATCH, "conversions": 38 * BATCH, "writes": 508}
-
-
-# Perturbations
-
-
-@every_backend
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_perturbation_is_added_to_its_layer_and_passes_on(backend, layer):
-    chip = build(IDEAL, backend=backend)
-    clean = chip.run(X, Probe())
-    perturbed = chip.run(X, Probe(tuple(e if index == layer else None for index, e in enumerate(KNOWN))))
-    assert all(map(torch.equal, perturbed.pre_activations[:layer], clean.pre_activations))
-    assert torch.equal(perturbed.pre_activations[layer], clean.pre_activations[layer] + KNOWN[layer])
-    assert (perturbed.outputs != clean.outputs).all()
-
-
-def test_a_perturbation_lands_ahead_of_noise_and_adc():
-    noisy = NODE.replace(injection_port=True)
-    known, none = (build(noisy).run(X, Probe(p)).pre_activations[0] for p in (KNOWN, None))
-    torch.testing.assert_close(known, none + KNOWN[0], rtol=0, atol=1e-6)
-    adc = IDEAL.replace(adc={"bits": 4, "bound": 7.0})
-    coarse, exact = (build(d).run(X, Probe(KNOWN)).pre_activations[0] for d in (adc, IDEAL))
-    assert torch.equal(coarse, exact.round().clamp(-7, 7))
 
 
 # Looking from outside
@@ -262,41 +237,13 @@ def test_a_view_without_noise_is_the_ideal_chip(backend):
 def test_a_pass_goes_on_with_its_next_row_only(rows, first_sample):
     """So no caller can have the same noise drawn twice."""
     chip, untouched = build(NODE), build(NODE)
-    for each in (chip, untouched):
-        _ = rows and each.run(X[:rows], Probe())
+    for begun in (chip, untouched) if rows else ():
+        begun.run(X[:rows], Probe())
     with pytest.raises(ArgumentError, match=f"^first_sample: {first_sample} .*0 .* or {rows} ") as caught:
         chip.run(X, Probe(first_sample=first_sample))
     assert (caught.value.argument, caught.value.value) == ("first_sample", first_sample)
     where = Probe(first_sample=rows)
     assert same(chip.run(X[rows:], where), untouched.run(X[rows:], where))
-
-
-def test_an_update_ends_the_pass():
-    chip = build(NODE)
-    chip.run(X[:5], Probe())
-    chip.update(NOTHING)
-    with pytest.raises(ArgumentError, match=r"^first_sample: 5 "):
-        chip.run(X[5:], Probe(first_sample=5))
-
-
-def test_a_perturbation_needs_an_injection_port_and_a_refusal_costs_no_noise():
-    chip = build(NODE)
-    assert (chip.capabilities.injection_port, build(IDEAL).capabilities.injection_port) == (False, True)
-    with pytest.raises(CapabilityError, match="gaussian-node has no injection port"):
-        chip.run(X, Probe(KNOWN))
-    assert same(chip.run(X, Probe()), build(NODE).run(X, Probe()))
-
-
-WRONG = {
-    "layers": KNOWN[:2],
-    "units": (KNOWN[1], None, None),
-    "rows": (None, KNOWN[1][:5], None),
-    "positions": (None, None, KNOWN[2][:, None]),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_perturbations_of_another_shape_are_refused(wrong):
-    with pytest.raises(ArgumentError, match=r"^perturbation: ") as caught:
-        build(IDEAL).run(X, Probe(WRONG[wrong]))
-    assert caught.value.argument == "perturbation"
+    chip.update(NOTHING)  # which ends the pass
+    with pytest.raises(ArgumentError, match=r"^first_sample: 13 "):
+        chip.run(X, Probe(first_sample=BATCH))

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,11 @@ class Bench:
     def layers(self):
         return list(zip(self.weights, self.biases))
 
+    @property
+    def nodes(self) -> int:
+        """N, the output units of every layer."""
+        return sum(len(b) for b in self.biases)
+
     @cached_property
     def inputs(self) -> list[Tensor]:
         """x*_{l-1} of the mini-batch."""
@@ -99,12 +105,12 @@ class Bench:
     @cached_property
     def propagators(self) -> Tensor:
         """P = (I - S)⁻¹ per sample, S_{l,l-1} = W_l R_{l-1} f'(a_{l-1}): δa = P ε."""
-        s = torch.zeros(len(self.x), self.network.nodes, self.network.nodes, dtype=torch.float64)
+        s = torch.zeros(len(self.x), self.nodes, self.nodes, dtype=torch.float64)
         spans = self.spans
         for layer in range(1, len(spans)):
             jacobian = (self.weights[layer].double() @ self.matrices[layer].double()) * self.slopes[layer - 1][:, None]
             s[:, spans[layer], spans[layer - 1]] = jacobian
-        return torch.linalg.inv(torch.eye(self.network.nodes) - s)
+        return torch.linalg.inv(torch.eye(self.nodes) - s)
 
     @cached_property
     def gradients(self) -> Tensor:
@@ -119,7 +125,7 @@ class Bench:
         means = []
         for p, g in zip(self.propagators.numpy(), self.gradients.numpy()):
             eigenvalues, q = np.linalg.eigh(p.T @ p)
-            means.append(self.network.nodes * p @ q @ (anp_shares(eigenvalues) * (q.T @ g)))
+            means.append(self.nodes * p @ q @ (anp_shares(eigenvalues) * (q.T @ g)))
         return torch.from_numpy(np.stack(means))
 
     @property
@@ -222,3 +228,14 @@ def check_mean():
 @pytest.fixture(scope="session")
 def shares():
     return anp_shares
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """These products are small: on a busy machine, threads that wait for each other cost four times the work."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])

@@ -76,7 +76,7 @@ def test_every_number_is_drawn_once(mini_batch, rule, noisy):
     probes = [probe for step in (STEP, STEP + 1) for probe in learner.ask(step, BATCH)]
     drawn = torch.cat([e.flatten() for p in probes if p.perturbation for e in p.perturbation if e is not None])
     assert len(drawn) - len(drawn.unique()) <= 2
-    assert len(drawn) >= 2 * 3 * BATCH * mini_batch.network.nodes
+    assert len(drawn) >= 2 * 3 * BATCH * mini_batch.nodes
 
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])

@@ -2,7 +2,7 @@
 
 One check, `Bench.assert_gradient`: four inputs with different labels make a mini-batch, 3·10^5 rows
 give 75,000 mini-batches with noises of their own, and each of the 79 entries of the mean gradient
-(weights and biases, W, b and R random) is z-tested, α = 1e-6 over all. Detects 2 % of a layer's norm.
+(weights and biases, W, b and R random) is z-tested, α = 1e-6 over all. Detects 3 % of a layer's norm.
 """
 
 import pytest

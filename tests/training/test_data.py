@@ -192,7 +192,9 @@ def cut():
     return stream.getvalue()[:-30]
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, world", b"PK\x03\x04", b"\x80\x04.", archive(), single_array(), cut()])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, world", b"PK\x03\x04", b"\x80\x04.", archive(), single_array(), cut()]
+)
 def test_what_is_no_npz_file_is_named(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
