@@ -31,8 +31,9 @@ SIBLINGS = """atomic: errors
     config.loader: config.findings config.schema config.yaml_tree
     config.schema: config.loader
     backends.numba: backends.torch
-    chip.chip: chip.crossbar chip.ledger
+    chip.chip: chip.crossbar chip.ledger chip.passes
     chip.crossbar: chip.ledger
+    chip.passes: chip.crossbar
     learners.activity_perturbation: learners.perturbation
     learners.backpropagation: learners.perturbation
     learners.iterative_perturbation: learners.perturbation

@@ -8,7 +8,7 @@ count back.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from analogsim.backends import get_backend
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.passes import Pass, passes_at_once, run_passes
 from analogsim.config.schema import ChipDescription
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
@@ -65,21 +66,19 @@ class SimulatedChip:
         Raises CapabilityError for a perturbation without an injection port, ArgumentError for
         shapes that do not fit or a `first_sample` that is not the next row of the pass.
         """
-        layers = self.network.layers
+        return next(self.passes(x, (probe,)))
+
+    def passes(self, x: Tensor, probes: Sequence[Probe]) -> Iterator[Activities]:
+        """The passes asked for, in order, as `run` gives them one by one; run side by side while
+        they fit STACKED_BYTES (passes.py), the next ones when they are come to."""
         x = self._checked(x)
-        perturbations = self._perturbations(x, probe)
-        address = self._advance(len(x), probe)
-        inputs, pre_activations = [], []
-        for index, (layer, crossbar) in enumerate(zip(layers, self._crossbars)):
-            vectors = self._decorrelated_input(x) if index == 0 else self._decorrelate(index, layer.vectors(x))
-            a = crossbar.read_vectors(vectors, address, perturbations[index])
-            if self.network.bias:
-                a += self._biases[index]
-            inputs.append(vectors.view(len(x), *layer.input_shape))
-            a = a.view(len(x), *layer.output_shape)
-            pre_activations.append(a)
-            x = self.network.activation(a) if index < len(layers) - 1 else a.clone()
-        return Activities(tuple(inputs), tuple(pre_activations), x)
+        size = passes_at_once(self.network, len(x))
+        for start in range(0, len(probes), size):
+            asked = [self._asked(x, probe) for probe in probes[start : start + size]]
+            done = run_passes(self.network, self._crossbars, self._biases, self._decorrelate, self._first(x), asked)
+            done.reverse()
+            while done:
+                yield done.pop()
 
     def update(self, update: WeightUpdate) -> None:
         """Write the change of every layer; the next pass opens a new step.
@@ -163,35 +162,40 @@ class SimulatedChip:
         self._rows += rows
         return Address(self._step, self._pass, first)
 
-    def _perturbations(self, x: Tensor, probe: Probe) -> Sequence[Tensor | None]:
-        layers, given = self.network.layers, probe.perturbation
+    def _asked(self, x: Tensor, probe: Probe) -> Pass:
+        injected = self._injected(probe.perturbation, len(x))
+        return Pass(self._advance(len(x), probe), injected, bool(probe.inputs))
+
+    def _injected(self, given: Sequence[Tensor | None] | None, batch: int) -> Callable[[int], Tensor | None]:
+        """ε of a layer, looked at once, when its turn comes."""
+        layers = self.network.layers
         if given is None:
-            return [None] * len(layers)
+            return lambda index: None
         if not self.description.injection_port:
             raise CapabilityError(f"chip {self.description.name} has no injection port: it cannot add a perturbation")
-        plain = list(given)  # read once
-        if len(plain) != len(layers):
-            raise ArgumentError("perturbation", f"{len(plain)} layers", f"{len(layers)} layers")
-        return [
-            None if epsilon is None else _plain("perturbation", epsilon, (len(x), *layer.output_shape))
-            for layer, epsilon in zip(layers, plain)
-        ]
+        if len(given) != len(layers):
+            raise ArgumentError("perturbation", f"{len(given)} layers", f"{len(layers)} layers")
+
+        def injected(index: int) -> Tensor | None:
+            epsilon = given[index]
+            return None if epsilon is None else _plain("perturbation", epsilon, (batch, *layers[index].output_shape))
+
+        return injected
 
     def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
         matrix = self._decorrelation[index]
         return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
 
-    def _decorrelated_input(self, x: Tensor) -> Tensor:
-        """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
+    def _first(self, x: Tensor) -> Tensor:
+        """x*_0, computed once for all passes of a step on the same x."""
         layer = self.network.layers[0]
         if self._decorrelation[0] is None:
-            vectors = layer.vectors(x)
-            return vectors.clone() if vectors.data_ptr() == x.data_ptr() else vectors
+            return layer.vectors(x)
         kept = self._first_input
         if kept is None or kept[0] is not x or kept[1] != x._version:
             kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
             self._first_input = kept
-        return kept[2].clone()
+        return kept[2]
 
 
 def _plain(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -122,15 +123,32 @@ class Crossbar:
 
     def read_vectors(self, x: Tensor, address: Address, perturbation: Tensor | None = None) -> Tensor:
         """(batch, positions, in) float32 -> (batch, positions, out), unchecked; fresh memory."""
+        return self.read_passes(x, [address], [perturbation])[0]
+
+    def read_passes(
+        self,
+        x: Tensor,
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool = False,
+    ) -> list[Tensor]:
+        """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another."""
         x, full_scale = self._convert(x)
-        y = self.backend.product(x, self.weight)
-        if perturbation is not None:
-            y += perturbation.view_as(y)
+        product = self.backend.product(x, self.weight)
         sigma, variance = self._noise(x) if self._noisy else (None, None)
         lsb = self._lsb(full_scale, x)
         levels = 0 if self.description.adc is None else largest_code(self.description.adc.bits)
-        self._count(x, y)
-        return self.backend.output_stage(y, self._stream, address, sigma, variance, lsb, levels)
+        rows, read = len(x) // len(addresses) if stacked else len(x), []
+        for number, (address, epsilon) in enumerate(zip(addresses, perturbations)):
+            part = slice(number * rows, (number + 1) * rows) if stacked else slice(None)
+            last = number == len(addresses) - 1  # the others leave the product as it is, for those that follow
+            y = product[part] if stacked or last else product.clone()
+            if epsilon is not None:
+                y += epsilon.view_as(y)
+            self._count(x[part], y)
+            spread, spreads, step = (None if tensor is None else tensor[part] for tensor in (sigma, variance, lsb))
+            read.append(self.backend.output_stage(y, self._stream, address, spread, spreads, step, levels))
+        return read
 
     def noise_and_step(self, x: Tensor) -> tuple[float, float]:
         """Root mean square of σ_n, and mean ADC step (0: no ADC), for these vectors; for warnings."""

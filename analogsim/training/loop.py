@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import tee
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from analogsim.backends.torch import full_precision
 from analogsim.chip.chip import SimulatedChip
-from analogsim.contracts import Chip, Learner
+from analogsim.contracts import Activities, Chip, Learner
 from analogsim.learners.decorrelation import Decorrelated
 from analogsim.streams import Stream
 from analogsim.training import oracle
@@ -110,16 +111,26 @@ class Trainer:
     def _step(self, rows: Tensor, with_angle: bool) -> tuple[float, float | None]:
         progress = self.progress
         x, y = self.data.batch("train", rows)
-        activities, losses = [], []
-        for probe in self.learner.ask(progress.step, len(x)):
-            activity = self.chip.run(x, probe)
-            activity.outputs.requires_grad_()  # BP starts from the loss's gradient there
-            activities.append(activity)
-            losses.append(self.loss(activity.outputs, y))
-        hits, loss = oracle.correct(activities[0].outputs, y), float(losses[0].detach().sum())
         exact = oracle.true_gradient(self.chip, self._matrices(), x, y, self.loss) if with_angle else None
+        first: list[tuple[int | None, float]] = []
+
+        def passes() -> Iterator[tuple[Activities, Tensor]]:
+            """Each pass is run when the learner comes to it, so that no more are kept than it keeps."""
+            probes = self.learner.ask(progress.step, len(x))
+            chip = self.chip
+            alone = (chip.run(x, probe) for probe in probes)
+            for activities in chip.passes(x, probes) if isinstance(chip, SimulatedChip) else alone:
+                activities.outputs.requires_grad_()  # BP starts from the loss's gradient there
+                with torch.enable_grad():
+                    losses = self.loss(activities.outputs, y)
+                if not first:
+                    first.append((oracle.correct(activities.outputs, y), float(losses.detach().sum())))
+                yield activities, losses
+
+        one, other = tee(passes())
         with torch.no_grad():
-            gradient = self.learner.tell(activities, losses)
+            gradient = self.learner.tell((activities for activities, _ in one), (losses for _, losses in other))
+        ((hits, loss),) = first
         angle = oracle.angle_deg(gradient, exact) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         progress.step += 1

@@ -127,10 +127,10 @@ def test_bp_is_autograd():
 
 
 class SharedOverPositions(Perturbation):
-    def probe(self, step, pass_index, batch, layers=None):
-        drawn = super().probe(step, pass_index, batch, layers).perturbation
+    def probe(self, step, pass_index, batch, layers=None, inputs=False):
+        drawn = super().probe(step, pass_index, batch, layers, inputs).perturbation
         shared = [e if e is None or e.ndim == 2 else e[:, :1].expand_as(e).contiguous() for e in drawn]
-        return Probe(tuple(shared))
+        return Probe(tuple(shared), inputs=inputs)
 
 
 class ChannelsOnly(Network):
