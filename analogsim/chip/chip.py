@@ -16,7 +16,7 @@ from torch import Tensor
 from analogsim.backends import get_backend
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
-from analogsim.chip.passes import Pass, passes_at_once, run_passes
+from analogsim.chip.passes import Pass, PassRunner, passes_at_once
 from analogsim.config.schema import ChipDescription
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
@@ -54,7 +54,7 @@ class SimulatedChip:
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._decorrelation: list[Tensor | None] = [None for _ in network.layers]
         self._step, self._pass, self._rows = 0, -1, 0
-        self._first_input: tuple[Tensor, int, Tensor] | None = None
+        self._runner = PassRunner(network, self._crossbars, self._biases, self._decorrelation, kernels)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,7 +75,7 @@ class SimulatedChip:
         size = passes_at_once(self.network, len(x))
         for start in range(0, len(probes), size):
             asked = [self._asked(x, probe) for probe in probes[start : start + size]]
-            done = run_passes(self.network, self._crossbars, self._biases, self._decorrelate, self._first(x), asked)
+            done = self._runner.run(x, asked, len(probes))
             done.reverse()
             while done:
                 yield done.pop()
@@ -95,7 +95,6 @@ class SimulatedChip:
                 self._biases[index].sub_(change.bias)
             if change.decorrelation is not None:
                 self._decorrelation[index] = change.decorrelation
-        self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
     def view(self, purpose: str, noisy: bool = True) -> SimulatedChip:
@@ -108,7 +107,10 @@ class SimulatedChip:
             crossbar.view(other._stream.child("noise", index), other.ledger, noisy)
             for index, crossbar in enumerate(self._crossbars)
         ]
-        other._pass, other._rows, other._first_input = -1, 0, None
+        other._runner = PassRunner(
+            self.network, other._crossbars, self._biases, self._decorrelation, self._runner.backend
+        )
+        other._pass, other._rows = -1, 0
         return other
 
     def noise_and_steps(self, x: Tensor) -> list[tuple[float, float]]:
@@ -138,7 +140,7 @@ class SimulatedChip:
             bias.copy_(state[f"bias{index}"])
         self._step, *counts = (int(count) for count in state["counts"])
         self.ledger.reads, self.ledger.conversions, self.ledger.writes = counts
-        self._pass, self._rows, self._first_input = -1, 0, None
+        self._pass, self._rows = -1, 0
 
     def _checked(self, x: Tensor) -> Tensor:
         size = self.network.layers[0].size
@@ -181,21 +183,6 @@ class SimulatedChip:
             return None if epsilon is None else _plain("perturbation", epsilon, (batch, *layers[index].output_shape))
 
         return injected
-
-    def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
-        matrix = self._decorrelation[index]
-        return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
-
-    def _first(self, x: Tensor) -> Tensor:
-        """x*_0, computed once for all passes of a step on the same x."""
-        layer = self.network.layers[0]
-        if self._decorrelation[0] is None:
-            return layer.vectors(x)
-        kept = self._first_input
-        if kept is None or kept[0] is not x or kept[1] != x._version:
-            kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
-            self._first_input = kept
-        return kept[2]
 
 
 def _plain(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

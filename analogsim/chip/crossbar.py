@@ -133,21 +133,50 @@ class Crossbar:
         stacked: bool = False,
     ) -> list[Tensor]:
         """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another."""
-        x, full_scale = self._convert(x)
-        product = self.backend.product(x, self.weight)
-        sigma, variance = self._noise(x) if self._noisy else (None, None)
-        lsb = self._lsb(full_scale, x)
+        driven, full_scale = self._convert(x)
+        noise = self._noise(driven) if self._noisy else (None, None)
+        self._count(x.shape[:2], len(addresses), stacked)
+        product = self.backend.product(driven, self.weight)
+        return self._outputs(product, *noise, self._lsb(full_scale, driven), addresses, perturbations, stacked)
+
+    @property
+    def linear(self) -> bool:
+        """A read is W x and noise that does not depend on x: nothing of x is needed but that product."""
+        return self.description.dac is None and self._cell_variance is None
+
+    def read_product(
+        self,
+        product: Tensor,
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool = False,
+    ) -> list[Tensor]:
+        """As `read_passes`, of a linear crossbar, from W x (batch, positions, out); may overwrite it."""
+        sigma = product.new_full(product.shape[:2], self.description.node_noise.sigma) if self._noisy else None
+        self._count(product.shape[:2], len(addresses), stacked)
+        return self._outputs(product, sigma, None, self._lsb(1.0, product), addresses, perturbations, stacked)
+
+    def _outputs(
+        self,
+        product: Tensor,
+        sigma: Tensor | None,
+        variance: Tensor | None,
+        lsb: Tensor | None,
+        addresses: Sequence[Address],
+        perturbations: Sequence[Tensor | None],
+        stacked: bool,
+    ) -> list[Tensor]:
+        """ADC(product + ε + n) of every address."""
         levels = 0 if self.description.adc is None else largest_code(self.description.adc.bits)
-        rows, read = len(x) // len(addresses) if stacked else len(x), []
+        rows, read = len(product) // len(addresses), []
         for number, (address, epsilon) in enumerate(zip(addresses, perturbations)):
             part = slice(number * rows, (number + 1) * rows) if stacked else slice(None)
             last = number == len(addresses) - 1  # the others leave the product as it is, for those that follow
             y = product[part] if stacked or last else product.clone()
             if epsilon is not None:
                 y += epsilon.view_as(y)
-            self._count(x[part], y)
-            spread, spreads, step = (None if tensor is None else tensor[part] for tensor in (sigma, variance, lsb))
-            read.append(self.backend.output_stage(y, self._stream, address, spread, spreads, step, levels))
+            node, cells, step = (None if tensor is None else tensor[part] for tensor in (sigma, variance, lsb))
+            read.append(self.backend.output_stage(y, self._stream, address, node, cells, step, levels))
         return read
 
     def noise_and_step(self, x: Tensor) -> tuple[float, float]:
@@ -192,10 +221,12 @@ class Crossbar:
             return x.new_full(x.shape[:-1], node), None
         return (read_variance(cells, x)[..., 0] + node * node).sqrt_(), None
 
-    def _count(self, x: Tensor, y: Tensor) -> None:
-        self.ledger.reads += x.shape[0] * x.shape[1]
-        self.ledger.conversions += (x.numel() if self.description.dac else 0) + (
-            y.numel() if self.description.adc else 0
+    def _count(self, vectors: Sequence[int], passes: int, stacked: bool) -> None:
+        reads = math.prod(vectors) * (1 if stacked else passes)
+        out, inputs = self.weight.shape
+        self.ledger.reads += reads
+        self.ledger.conversions += reads * (
+            (inputs if self.description.dac else 0) + (out if self.description.adc else 0)
         )
 
     def view(self, stream: Stream, ledger: CountingLedger, noisy: bool) -> Crossbar:

@@ -1,23 +1,28 @@
 """Passes of one step through a network's crossbars: side by side while they fit, a part at a time.
 
-All passes read the same x, so the first layer's product W x̂*_0 is made once for all of them; above
-it small passes are stacked into one product, and vectors that nobody keeps, such as the patches of a
-convolution (kernel² times its image), are made, read and dropped a part of the batch at a time.
-Noise depends on its address alone (streams.py), so none of this changes it.
+    a_l = W_l R_l v ,   v the vectors of x_{l-1}: one a sample, or a patch an output position
+
+Nothing here changes a result beyond rounding, and no noise at all: noise depends on its address
+alone (streams.py). All passes read the same x, so the first layer's product is made once for all of
+them. Small passes are stacked into one product. Where a crossbar reads nothing but W times its
+input and R x is not to be told, W R is folded once a step in place of two products a vector, and
+of a convolution no patch is ever made; elsewhere patches that nobody keeps (kernel² times the
+image) are made, read and dropped a part of the batch at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from analogsim.backends import Backend
 from analogsim.chip.crossbar import Crossbar
 from analogsim.contracts import Activities
-from analogsim.network import Layer, Network
+from analogsim.network import ConvLayer, Network
 from analogsim.streams import Address
 
 STACKED_BYTES = 128 * 2**20  # activities of the passes that run side by side
@@ -39,88 +44,125 @@ def passes_at_once(network: Network, batch: int) -> int:
     return max(1, STACKED_BYTES // max(held, 1))
 
 
-def run_passes(
-    network: Network,
-    crossbars: Sequence[Crossbar],
-    biases: Sequence[Tensor],
-    decorrelate: Callable[[int, Tensor], Tensor],
-    first: Tensor,
-    passes: Sequence[Pass],
-) -> list[Activities]:
-    """The activities of every pass. first: x*_0, (batch, positions, in), of all; never handed out.
+@dataclass
+class PassRunner:
+    """Runs passes. matrices: R_{l-1} per layer, None where there is none; both lists are the chip's."""
 
-    decorrelate(l, vectors) -> R_l vectors.
-    """
-    batch = len(first)
-    inputs: list[list[Tensor]] = [[] for _ in passes]
-    pre_activations: list[list[Tensor]] = [[] for _ in passes]
-    outputs: list[Tensor] = []
-    for index, (layer, crossbar) in enumerate(zip(network.layers, crossbars)):
-        if index == 0:
-            told = [first.clone() if one.keep else None for one in passes]
-            read = crossbar.read_passes(first, [p.address for p in passes], [p.injected(0) for p in passes])
+    network: Network
+    crossbars: Sequence[Crossbar]
+    biases: Sequence[Tensor]
+    matrices: Sequence[Tensor | None]
+    backend: Backend
+    _folded: dict[int, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
+    _first: tuple[Tensor, tuple[object, ...], Tensor] | None = None
+
+    def run(self, x: Tensor, passes: Sequence[Pass], asked: int) -> list[Activities]:
+        """The activities of every pass on x (batch, ...). asked: passes of this step in all."""
+        batch, layers = len(x), self.network.layers
+        inputs: list[list[Tensor]] = [[] for _ in passes]
+        pre_activations: list[list[Tensor]] = [[] for _ in passes]
+        outputs: list[Tensor] = []
+        for index, layer in enumerate(layers):
+            matrix = self._matrix(index, (asked - 1) * batch)
+            if index == 0:
+                read, told = self._read_first(matrix, x, passes)
+            else:
+                read, told = self._read(index, matrix, outputs, passes)
+            outputs = []
+            for number, (a, vectors) in enumerate(zip(read, told)):
+                if self.network.bias:
+                    a += self.biases[index]
+                a = a.view(batch, *layer.output_shape)
+                if vectors is not None:
+                    inputs[number].append(vectors.view(batch, *layer.input_shape))
+                pre_activations[number].append(a)
+                outputs.append(self.network.activation(a) if index < len(layers) - 1 else a.clone())
+        return [Activities(tuple(x), tuple(a), y) for x, a, y in zip(inputs, pre_activations, outputs)]
+
+    def _matrix(self, index: int, samples: int) -> Tensor | None:
+        """What reads the layer's undecorrelated vectors in one product: W, or W R where folding it
+        costs less than the R x it saves on `samples` samples; None where it takes two."""
+        crossbar, decorrelation, layer = self.crossbars[index], self.matrices[index], self.network.layers[index]
+        if not crossbar.linear or decorrelation is None:
+            return crossbar.weight if crossbar.linear else None
+        if samples * layer.positions <= layer.units:
+            return None
+        key = (crossbar.weight._version, id(decorrelation), decorrelation._version)
+        folded = self._folded.get(index)
+        if folded is None or folded[0] != key:
+            folded = self._folded[index] = (key, self.backend.product(crossbar.weight, decorrelation.T))
+        return folded[1]
+
+    def _read_first(
+        self, matrix: Tensor | None, x: Tensor, passes: Sequence[Pass]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """(a without its bias, x* where it is told) of every pass, from one product."""
+        addresses, epsilons = [one.address for one in passes], [one.injected(0) for one in passes]
+        kept = any(one.keep for one in passes)
+        vectors = self._first_vectors(x) if kept or matrix is None else None
+        if matrix is None:
+            assert vectors is not None
+            read = self.crossbars[0].read_passes(vectors, addresses, epsilons)
         else:
-            read, told = _read(crossbar, layer, lambda v: decorrelate(index, v), outputs, index, passes)  # noqa: B023
-        outputs = []
-        for number, a in enumerate(read):
-            if network.bias:
-                a += biases[index]
-            a = a.view(batch, *layer.output_shape)
-            vectors = told[number]
-            if vectors is not None:
-                inputs[number].append(vectors.view(batch, *layer.input_shape))
-            pre_activations[number].append(a)
-            outputs.append(network.activation(a) if index < len(network.layers) - 1 else a.clone())
-    return [Activities(tuple(x), tuple(a), y) for x, a, y in zip(inputs, pre_activations, outputs)]
+            read = self.crossbars[0].read_product(self._product(0, x, matrix), addresses, epsilons)
+        return read, [vectors.clone() if vectors is not None and one.keep else None for one in passes]
 
+    def _first_vectors(self, x: Tensor) -> Tensor:
+        """x*_0, computed once for all passes of a step on the same x; never handed out itself."""
+        matrix = self.matrices[0]
+        if matrix is None:
+            return self.network.layers[0].vectors(x)
+        key = (x._version, id(matrix), matrix._version)
+        if self._first is None or self._first[0] is not x or self._first[1] != key:
+            self._first = (x, key, self._product(0, x, matrix))
+        return self._first[2]
 
-def _read(
-    crossbar: Crossbar,
-    layer: Layer,
-    decorrelate: Callable[[Tensor], Tensor],
-    below: Sequence[Tensor],
-    index: int,
-    passes: Sequence[Pass],
-) -> tuple[list[Tensor], list[Tensor | None]]:
-    """(a without its bias, x* where it is told) of every pass through a layer above the first."""
-    batch = len(below[0])
-    rows = max(STREAMED_BYTES // (4 * layer.positions * layer.inputs), 1)  # of vectors, at a time
-    together = max(rows // max(batch, 1), 1)
-    read: list[Tensor] = []
-    told: list[Tensor | None] = []
-    while len(read) < len(passes):
-        at = len(read)
-        one = passes[at]
-        if one.keep or batch > rows:
-            vectors, a = _read_one(crossbar, layer, decorrelate, below[at], one, index, batch if one.keep else rows)
-            read.append(a)
-            told.append(vectors if one.keep else None)
-            continue
-        end = at + 1
-        while end < len(passes) and end - at < together and not passes[end].keep:
-            end += 1
-        stacked = below[at] if end == at + 1 else torch.cat(list(below[at:end]))
-        addresses, epsilons = [p.address for p in passes[at:end]], [p.injected(index) for p in passes[at:end]]
-        read += crossbar.read_passes(decorrelate(layer.vectors(stacked)), addresses, epsilons, stacked=True)
-        told += [None] * (end - at)
-    return read, told
+    def _read(
+        self, index: int, matrix: Tensor | None, below: Sequence[Tensor], passes: Sequence[Pass]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The same for a layer above the first, whose x differs from pass to pass."""
+        layer, batch = self.network.layers[index], len(below[0])
+        rows = max(STREAMED_BYTES // (4 * layer.positions * layer.inputs), 1)  # of vectors, at a time
+        together = max(rows // max(batch, 1), 1)
+        read: list[Tensor] = []
+        told: list[Tensor | None] = []
+        while len(read) < len(passes):
+            at = len(read)
+            end = at + 1
+            while end < len(passes) and end - at < together and not (passes[at].keep or passes[end].keep):
+                end += 1
+            x = below[at] if end == at + 1 else torch.cat(list(below[at:end]))
+            vectors = self._vectors(index, x) if passes[at].keep else None
+            if matrix is not None:
+                addresses, epsilons = [p.address for p in passes[at:end]], [p.injected(index) for p in passes[at:end]]
+                product = self._product(index, x, matrix)
+                read += self.crossbars[index].read_product(product, addresses, epsilons, stacked=True)
+            elif vectors is not None or len(x) <= rows or end > at + 1:
+                addresses, epsilons = [p.address for p in passes[at:end]], [p.injected(index) for p in passes[at:end]]
+                vectors_here = self._vectors(index, x) if vectors is None else vectors
+                read += self.crossbars[index].read_passes(vectors_here, addresses, epsilons, stacked=True)
+            else:
+                read.append(self._read_in_parts(index, x, passes[at], rows))
+            told += [vectors] + [None] * (end - at - 1)
+        return read, told
 
+    def _read_in_parts(self, index: int, x: Tensor, one: Pass, rows: int) -> Tensor:
+        epsilon, parts, at = one.injected(index), [], one.address
+        for start in range(0, len(x), rows):
+            vectors = self._vectors(index, x[start : start + rows])
+            here = Address(at.step, at.pass_index, at.first_sample + start)
+            injected = None if epsilon is None else epsilon[start : start + rows]
+            parts.append(self.crossbars[index].read_vectors(vectors, here, injected))
+        return torch.cat(parts)
 
-def _read_one(
-    crossbar: Crossbar,
-    layer: Layer,
-    decorrelate: Callable[[Tensor], Tensor],
-    x: Tensor,
-    one: Pass,
-    index: int,
-    rows: int,
-) -> tuple[Tensor, Tensor]:
-    """(the vectors of its last part, a) of one pass, `rows` rows at a time."""
-    epsilon, start, parts, vectors = one.injected(index), 0, [], x
-    while start < len(x) or not parts:
-        vectors = decorrelate(layer.vectors(x[start : start + rows]))
-        here = Address(one.address.step, one.address.pass_index, one.address.first_sample + start)
-        injected = None if epsilon is None else epsilon[start : start + rows]
-        parts.append(crossbar.read_vectors(vectors, here, injected))
-        start += max(rows, 1)
-    return vectors, parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _vectors(self, index: int, x: Tensor) -> Tensor:
+        """x*_{l-1} = R v of every vector v of x."""
+        matrix = self.matrices[index]
+        return self.network.layers[index].vectors(x) if matrix is None else self._product(index, x, matrix)
+
+    def _product(self, index: int, x: Tensor, matrix: Tensor) -> Tensor:
+        """matrix v of every vector v of x, (batch, positions, rows of the matrix)."""
+        layer = self.network.layers[index]
+        if isinstance(layer, ConvLayer):
+            return self.backend.convolve(layer.image(x), matrix, layer.kernel, layer.stride, layer.padding)
+        return self.backend.product(layer.vectors(x), matrix)
