@@ -116,9 +116,9 @@ class Learner(Protocol):
     """A learning rule in ask/tell form.
 
     ask: the passes wanted for this step and batch size.
-    tell: their activities and per-sample losses, in the order asked, give the gradient. Both may be
-        iterators that run the chip as they are consumed, side by side and once: a rule that keeps
-        only what it needs then holds two passes at a time, however many it asked for.
+    tell: their activities and per-sample losses, in the order asked, give the gradient. Go through
+        them once, side by side: passes too many to be held in memory come as iterators that run
+        the chip as they are consumed, and what is not kept is let go.
     state, load: the learner's state as named tensors, out and in.
     """
 

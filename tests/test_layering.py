@@ -39,6 +39,7 @@ SIBLINGS = """atomic: errors
     learners.iterative_perturbation: learners.perturbation
     learners.node_perturbation: learners.perturbation
     training.build: training.data training.loop training.losses training.optimizer
+    training.data: training.images
     training.loop: training.checkpoint training.data training.optimizer training.oracle
     experiment.run: experiment.results
     cli: plots progress

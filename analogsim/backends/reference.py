@@ -23,8 +23,8 @@ class NumpyBackend:
     def convolve(self, x: Tensor, matrix: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
         image = np.pad(x.numpy(), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         patches = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
-        batch, height, width = patches.shape[:3]
-        return self.product(torch.from_numpy(patches.reshape(batch, height * width, -1)), matrix)
+        (batch, height, width), size = patches.shape[:3], matrix.shape[1]
+        return self.product(torch.from_numpy(patches.reshape(batch, height * width, size).copy()), matrix)
 
     def output_stage(
         self,

@@ -82,7 +82,7 @@ class TorchBackend:
         weight = matrix.view(len(matrix), x.shape[3], kernel, kernel).contiguous(memory_format=torch.channels_last)
         with full_precision():
             y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, stride=stride, padding=padding)
-        return y.permute(0, 2, 3, 1).reshape(len(x), -1, len(matrix))  # channels last in memory already: no copy
+        return y.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # channels last in memory already: no copy
 
     def output_stage(
         self,

@@ -25,7 +25,7 @@ from analogsim.contracts import Activities
 from analogsim.network import ConvLayer, Network
 from analogsim.streams import Address
 
-STACKED_BYTES = 128 * 2**20  # activities of the passes that run side by side
+STACKED_BYTES = 256 * 2**20  # activities of the passes that run side by side
 STREAMED_BYTES = 32 * 2**20  # input vectors made at a time where nobody keeps them
 
 
@@ -53,17 +53,18 @@ class PassRunner:
     biases: Sequence[Tensor]
     matrices: Sequence[Tensor | None]
     backend: Backend
-    _folded: dict[int, tuple[tuple[object, ...], Tensor]] = field(default_factory=dict)
-    _first: tuple[Tensor, tuple[object, ...], Tensor] | None = None
+    # What holds until its key changes. R is held too, so that no other matrix comes by its id.
+    _folded: dict[int, tuple[tuple[object, ...], Tensor, Tensor]] = field(default_factory=dict)
+    _first: tuple[Tensor, tuple[object, ...], Tensor, Tensor] | None = None
 
-    def run(self, x: Tensor, passes: Sequence[Pass], asked: int) -> list[Activities]:
-        """The activities of every pass on x (batch, ...). asked: passes of this step in all."""
+    def run(self, x: Tensor, passes: Sequence[Pass], untold: int) -> list[Activities]:
+        """The activities of every pass on x (batch, ...). untold: passes of this step whose x* is not told."""
         batch, layers = len(x), self.network.layers
         inputs: list[list[Tensor]] = [[] for _ in passes]
         pre_activations: list[list[Tensor]] = [[] for _ in passes]
         outputs: list[Tensor] = []
         for index, layer in enumerate(layers):
-            matrix = self._matrix(index, (asked - 1) * batch)
+            matrix = self._matrix(index, untold * batch)
             if index == 0:
                 read, told = self._read_first(matrix, x, passes)
             else:
@@ -90,8 +91,9 @@ class PassRunner:
         key = (crossbar.weight._version, id(decorrelation), decorrelation._version)
         folded = self._folded.get(index)
         if folded is None or folded[0] != key:
-            folded = self._folded[index] = (key, self.backend.product(crossbar.weight, decorrelation.T))
-        return folded[1]
+            product = self.backend.product(crossbar.weight, decorrelation.T)
+            folded = self._folded[index] = (key, decorrelation, product)
+        return folded[2]
 
     def _read_first(
         self, matrix: Tensor | None, x: Tensor, passes: Sequence[Pass]
@@ -114,8 +116,8 @@ class PassRunner:
             return self.network.layers[0].vectors(x)
         key = (x._version, id(matrix), matrix._version)
         if self._first is None or self._first[0] is not x or self._first[1] != key:
-            self._first = (x, key, self._product(0, x, matrix))
-        return self._first[2]
+            self._first = (x, key, matrix, self._product(0, x, matrix))
+        return self._first[3]
 
     def _read(
         self, index: int, matrix: Tensor | None, below: Sequence[Tensor], passes: Sequence[Pass]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+DATA_SETS = "digits, mnist, fashion_mnist, cifar10, sarcos, npz:FILE or tiny_imagenet:FOLDER"
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 
 
@@ -232,8 +233,8 @@ class TrainingSettings(Section):
 class Experiment(Section):
     """One network trained by one rule on one chip, over some seeds."""
 
-    data: Annotated[str, Allowed("digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE", "a data set")] = Field(
-        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+)$"
+    data: Annotated[str, Allowed(DATA_SETS, "a data set")] = Field(
+        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+|tiny_imagenet:.+)$"
     )
     chip: Annotated[ChipDescription, Allowed("the name of a shipped chip, a .yaml file, or a mapping")]
     network: Network = Network()

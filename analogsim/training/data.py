@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analogsim.config.schema import DATA_SETS
 from analogsim.errors import DataError
 
 # OpenML data set id, training rows (the rest is the test set), largest value.
@@ -79,7 +80,7 @@ class Dataset:
 
 
 def load_data(source: str) -> Dataset:
-    """A data set by name or `npz:FILE`. Raises DataError saying what is wrong and what would do."""
+    """A data set by name, `npz:FILE` or `tiny_imagenet:FOLDER`. Raises DataError saying what would do."""
     if source == "digits":
         return _digits()
     if source in OPENML:
@@ -88,8 +89,7 @@ def load_data(source: str) -> Dataset:
         return _npz(Path(source.removeprefix("npz:")))
     if source.startswith("tiny_imagenet:"):
         return _tiny_imagenet(Path(source.removeprefix("tiny_imagenet:")))
-    names = f"digits, {', '.join(OPENML)}, npz:FILE, or tiny_imagenet:FOLDER"
-    raise DataError(f"data: {source!r} is not a data set; allowed: {names}")
+    raise DataError(f"data: {source!r} is not a data set; allowed: {DATA_SETS}")
 
 
 def _digits() -> Dataset:
