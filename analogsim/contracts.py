@@ -7,7 +7,7 @@ nothing of the chip's noise, cells, seed or file reaches it. *Noise* is the chip
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,20 +21,22 @@ class Probe:
 
     perturbation: None (run as you are), or ε per layer, each (batch, units) or
         (batch, positions, units) or None for a layer left alone. Needs an injection port.
+    inputs: False if the learner will not look at this pass's x*; a chip may then leave them out.
     first_sample: 0 opens a new pass. A pass too large for one call goes on in further calls whose
         first_sample is the number of rows already run; any other value is refused, so no caller
         can have the same noise drawn twice.
     """
 
-    perturbation: tuple[Tensor | None, ...] | None = None
+    perturbation: Sequence[Tensor | None] | None = None
     first_sample: int = 0
+    inputs: bool = True
 
 
 @dataclass(frozen=True)
 class Activities:
     """What one pass shows, as digitised. All tensors are fresh; the chip keeps no reference.
 
-    inputs: per layer x*_{l-1}, (batch, units) or (batch, positions, units).
+    inputs: per layer x*_{l-1}, (batch, units) or (batch, positions, units); empty if not asked for.
     pre_activations: per layer a_l, same form.
     outputs: the network's output, the last layer's a_L without an activation function.
     """
@@ -114,11 +116,13 @@ class Learner(Protocol):
     """A learning rule in ask/tell form.
 
     ask: the passes wanted for this step and batch size.
-    tell: their activities and per-sample losses, in the order asked, give the gradient.
+    tell: their activities and per-sample losses, in the order asked, give the gradient. Go through
+        them once, side by side: passes too many to be held in memory come as iterators that run
+        the chip as they are consumed, and what is not kept is let go.
     state, load: the learner's state as named tensors, out and in.
     """
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]: ...
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate: ...
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate: ...
     def state(self) -> Mapping[str, Tensor]: ...
     def load(self, state: Mapping[str, Tensor]) -> None: ...

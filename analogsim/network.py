@@ -91,10 +91,13 @@ class ConvLayer:
     def output_shape(self) -> tuple[int, ...]:
         return (self.positions, self.units)
 
+    def image(self, x: Tensor) -> Tensor:
+        """(batch, ...) activations as (batch, height, width, channels)."""
+        return x.reshape(len(x), self.height, self.width, self.channels)
+
     def vectors(self, x: Tensor) -> Tensor:
         """The patches under the kernel, one an output position, rows of positions first."""
-        x = x.reshape(len(x), self.height, self.width, self.channels)
-        x = torch.nn.functional.pad(x, (0, 0, *(self.padding,) * 4))
+        x = torch.nn.functional.pad(self.image(x), (0, 0, *(self.padding,) * 4))
         patches = x.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
         return patches.reshape(len(x), self.positions, self.inputs)  # (…, channels, kernel, kernel) copied once
 

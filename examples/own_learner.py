@@ -20,9 +20,9 @@ class SignPerturbation:
         return Probe(), Probe()
 
     def tell(self, activities, losses) -> WeightUpdate:
-        first, second = activities
+        (first, before), (second, after) = zip(activities, losses)
         delta = [b - a for a, b in zip(first.pre_activations, second.pre_activations)]
-        factor = safe_ratio(torch.sign(losses[1] - losses[0]), squared_norm(delta).sqrt())
+        factor = safe_ratio(torch.sign(after - before), squared_norm(delta).sqrt())
         return gradient([per_sample(factor, d) for d in delta], first.inputs)
 
     def state(self):

@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar
 from unittest.mock import Mock, PropertyMock
@@ -61,10 +62,13 @@ class Spy:
         self.learner, self.act = learner, act
 
     def ask(self, step, batch):
-        self.asked = self.learner.ask(step, batch)
+        probes = self.learner.ask(step, batch)
+        drawn = [p.perturbation and tuple(p.perturbation) for p in probes]  # once, and so what the chip is given
+        self.asked = tuple(replace(p, perturbation=epsilon) for p, epsilon in zip(probes, drawn))
         return self.asked
 
     def tell(self, activities, losses):
+        activities, losses = list(activities), list(losses)
         self.act(activities, losses, self.asked)
         return self.learner.tell(activities, losses)
 
@@ -108,7 +112,11 @@ def test_looking_behind_a_tensor(backend, name):
 
 @pytest.mark.parametrize("rule", schema.RULES)
 def test_following_references(rule):
-    """No chip, description, ledger, path, seed, stream or weight; BP holds a copy of the weights."""
+    """No chip, description, ledger, path, seed, stream or weight; BP holds a copy of the weights.
+
+    Between the steps, that is: what `tell` is given may lead to the chip (test_barrier_limits.py),
+    and no rule keeps it.
+    """
     trainer = build(rule)
     trainer.run(stop=lambda: trainer.progress.step == 3)
     things, chip_side = reach(trainer.learner), reach(trainer.chip)

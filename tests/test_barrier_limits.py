@@ -11,12 +11,14 @@ import gc
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from analogsim.chip import passes
 from analogsim.chip.chip import SimulatedChip
 from analogsim.config import schema
 from analogsim.config.loader import Plan, load_chip, load_plan
@@ -49,17 +51,18 @@ class Spy:
         self.learner, self.network, self.act, self.found, self.ask = learner, learner.network, act, [], learner.ask
 
     def tell(self, activities, losses):
+        activities, losses = list(activities), list(losses)
         self.found.append(self.act(self, activities))
         return self.learner.tell(activities, losses)
 
 
-def spied(act, rule="anp", backend="numba", **learner):
+def spied(act, rule="anp", backend="numba", spy=Spy, **learner):
     """(what `act` brought back from each of two steps, the trainer)."""
     data = Dataset("numbers", X, torch.arange(ROWS) % 4, X, torch.arange(ROWS) % 4, 1.0, 4)
     trainer = build_trainer(experiment(rule, **learner), data, SEED, backend)
-    trainer.learner = spy = Spy(trainer.learner, act)
+    trainer.learner = spying = spy(trainer.learner, act)
     trainer.run()
-    return spy.found, trainer
+    return spying.found, trainer
 
 
 def noise(stream, step=0, turn=0):
@@ -132,7 +135,7 @@ def by_the_shared_network(spy, told):
     chips, plain = [], spy.network.activation
 
     def activation(a):
-        chips.append(sys._getframe(1).f_locals["self"])
+        chips.append(sys._getframe(2).f_locals["self"])
         return plain(a)
 
     object.__setattr__(spy.network, "activation", activation)
@@ -144,6 +147,29 @@ def test_in_process_a_chip_is_found(way):
     found, trainer = spied(way)
     assert any(thing is trainer.chip for thing in found[-1])
     assert same(torch.from_numpy(trainer.chip._crossbars[0]._stream.normal(Address(), ROWS, UNITS)), noise(TRUTH))
+
+
+class Following(Spy):
+    """Takes the iterators it is told by apart before it consumes them: what runs the chip hangs on their frames."""
+
+    def tell(self, activities, losses):
+        for told in (activities, losses):
+            seen, todo = set(), [*told.gi_frame.f_locals.values()]
+            while todo:
+                thing = todo.pop()
+                if id(thing) not in seen and not isinstance(thing, type | ModuleType | FunctionType):
+                    seen.add(id(thing))
+                    todo += gc.get_referents(thing)
+                    self.found += [thing] * (type(thing) is SimulatedChip)
+        return self.learner.tell(activities, losses)
+
+
+def test_in_process_a_chip_hangs_on_what_is_told(monkeypatch):
+    """Where the passes are too many to be told all at once (here: two)."""
+    monkeypatch.setattr(passes, "STACKED_BYTES", 1)
+    found, trainer = spied(None, spy=Following)
+    assert len(found) == 4  # two steps, activities and losses
+    assert all(chip is trainer.chip for chip in found)
 
 
 def test_in_process_a_class_is_patched(monkeypatch):

@@ -38,8 +38,9 @@ SIBLINGS = """atomic: errors
     physics.update: physics.pulsed_cells
     backends.numba: backends.torch
     chip.cells: chip.grid chip.leg
-    chip.chip: chip.clock chip.crossbar chip.ledger
+    chip.chip: chip.clock chip.crossbar chip.ledger chip.passes
     chip.crossbar: chip.cells chip.clock chip.drive chip.grid chip.ledger chip.node_source chip.pulsed_cells chip.tile
+    chip.passes: chip.crossbar
     chip.pulsed_cells: chip.cells chip.grid
     chip.tile: chip.cells chip.drive chip.leg
     learners.activity_perturbation: learners.perturbation
@@ -47,6 +48,7 @@ SIBLINGS = """atomic: errors
     learners.iterative_perturbation: learners.perturbation
     learners.node_perturbation: learners.perturbation
     training.build: training.data training.loop training.losses training.optimizer
+    training.data: training.images
     training.loop: training.checkpoint training.data training.optimizer training.oracle
     experiment.run: experiment.results
     cli: devices.fit devices.fit_report devices.measurements devices.plot devices.table plots progress

@@ -26,7 +26,7 @@ from analogsim.learners.backpropagation import BackPropagation
 from analogsim.learners.decorrelation import Decorrelated
 from analogsim.learners.iterative_perturbation import IterativePerturbation
 from analogsim.learners.node_perturbation import NodePerturbation
-from analogsim.learners.perturbation import Perturbation
+from analogsim.learners.perturbation import Drawn, Perturbation
 from analogsim.network import Network
 from analogsim.streams import Stream
 from analogsim.training.losses import cross_entropy
@@ -61,7 +61,7 @@ def digest(thing):
         part = todo.pop()
         if isinstance(part, torch.Tensor):
             sha.update(f"{part.dtype}{tuple(part.shape)}".encode() + part.detach().numpy().tobytes())
-        elif isinstance(part, tuple):
+        elif isinstance(part, tuple | Drawn):  # ε, drawn here to its last bit
             todo += part
         elif is_dataclass(part):
             todo += [getattr(part, field.name) for field in fields(part)]
@@ -89,6 +89,7 @@ class Recorder:
         return self.loss(outputs, targets)
 
     def tell(self, activities, losses):
+        activities, losses = list(activities), list(losses)  # which runs the passes
         parts = {"targets": self.targets}
         for k, (a, loss) in enumerate(zip(activities, losses)):
             parts |= {f"{k}/outputs": a.outputs.detach(), f"{k}/loss": loss.detach()}
@@ -148,6 +149,7 @@ class Recorded:
         parts = {name: t[self.step].clone() for name, t in self.told.items() if name.startswith(f"{self.turn}/")}
         self.turn += 1
         inputs, pre = (tuple(t for name, t in sorted(parts.items()) if kind in name) for kind in ("inputs", "pre"))
+        assert bool(inputs) == probe.inputs  # told where they were asked for and nowhere else
         return Activities(inputs, pre, parts[f"{self.turn - 1}/outputs"])
 
     def update(self, update):

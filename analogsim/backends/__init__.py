@@ -41,6 +41,11 @@ class Backend(Protocol):
         """x matrixᵀ over the last axis: (..., in) by (out, in) -> (..., out), never in TF32 or bf16."""
         ...
 
+    def convolve(self, x: Tensor, matrix: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+        """matrixᵀ of every patch of x, without making them: (batch, height, width, channels) by
+        (out, channels · kernel²) -> (batch, positions, out), the same as `ConvLayer.vectors` and `product`."""
+        ...
+
     def output_stage(
         self,
         y: Tensor,

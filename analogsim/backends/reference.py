@@ -23,6 +23,12 @@ class NumpyBackend:
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         return torch.from_numpy((x.numpy().astype(np.float64) @ matrix.numpy().astype(np.float64).T).astype(np.float32))
 
+    def convolve(self, x: Tensor, matrix: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+        image = np.pad(x.numpy(), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        patches = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
+        (batch, height, width), size = patches.shape[:3], matrix.shape[1]
+        return self.product(torch.from_numpy(patches.reshape(batch, height * width, size).copy()), matrix)
+
     def output_stage(
         self,
         y: Tensor,

@@ -21,7 +21,11 @@ MASK = 0xFFFFFFFF
 
 # torch ≥ 2.9 keeps one setting a device; its older getter raises once anyone has set them apart.
 _backends: Any = torch.backends
-PER_DEVICE = (_backends.cuda.matmul, _backends.mkldnn.matmul) if hasattr(_backends.mkldnn, "matmul") else ()
+PER_DEVICE = (
+    (_backends.cuda.matmul, _backends.mkldnn.matmul, _backends.cudnn.conv, _backends.mkldnn.conv)
+    if hasattr(_backends.mkldnn, "matmul")
+    else ()
+)
 
 
 @contextmanager
@@ -30,8 +34,11 @@ def full_precision() -> Iterator[None]:
 
     TF32 puts 19 % error on a loss difference at σ = 1e-3 (reference: learning.md, Precision).
     """
-    before = [setting.fp32_precision for setting in PER_DEVICE] or [torch.get_float32_matmul_precision()]
-    _set_precision(["ieee", "ieee"] if PER_DEVICE else ["highest"])
+    before = [s.fp32_precision for s in PER_DEVICE] or [
+        torch.get_float32_matmul_precision(),
+        _backends.cudnn.allow_tf32,
+    ]
+    _set_precision(["ieee"] * len(PER_DEVICE) or ["highest", False])
     try:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
@@ -39,11 +46,12 @@ def full_precision() -> Iterator[None]:
         _set_precision(before)
 
 
-def _set_precision(values: list[str]) -> None:
+def _set_precision(values: list[Any]) -> None:
     for setting, value in zip(PER_DEVICE, values):
         setting.fp32_precision = value
     if not PER_DEVICE:
         torch.set_float32_matmul_precision(values[0])
+        _backends.cudnn.allow_tf32 = values[1]
 
 
 class TorchBackend:
@@ -62,6 +70,12 @@ class TorchBackend:
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         with full_precision():
             return x @ matrix.T
+
+    def convolve(self, x: Tensor, matrix: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+        weight = matrix.view(len(matrix), x.shape[3], kernel, kernel).contiguous(memory_format=torch.channels_last)
+        with full_precision():
+            y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, stride=stride, padding=padding)
+        return y.permute(0, 2, 3, 1).flatten(1, 2).contiguous()  # channels last in memory already: no copy
 
     def output_stage(
         self,

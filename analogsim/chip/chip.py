@@ -8,7 +8,8 @@ count back.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +19,7 @@ from analogsim.backends import Backend, get_backend
 from analogsim.chip.clock import Clock
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.passes import Pass, PassRunner, passes_at_once
 from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
@@ -56,11 +58,14 @@ class SimulatedChip:
             self._crossbar(weight.to(device), description, stream.child("noise", index), kernels)
             for index, weight in enumerate(weights)
         ]
-        self._mixers: list[Crossbar] = []  # decorrelation matrices, where they are on crossbars
+        self._mixers: dict[int, Crossbar] = {}  # decorrelation matrices, where they are on crossbars
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._decorrelation: list[Tensor | None] = [None for _ in network.layers]
         self._step, self._pass, self._rows = 0, -1, 0
-        self._first_input: tuple[Tensor, int, Tensor] | None = None
+        self._runner = self._make_runner(kernels)
+
+    def _make_runner(self, kernels: Backend) -> PassRunner:
+        return PassRunner(self.network, self._crossbars, self._biases, self._decorrelation, kernels, self._mixers)
 
     def _crossbar(self, weight: Tensor, description: ChipDescription, stream: Stream, kernels: Backend) -> Crossbar:
         crossbar = Crossbar(weight, description, stream, kernels, self.ledger, self.clock)
@@ -77,21 +82,20 @@ class SimulatedChip:
         Raises CapabilityError for a perturbation without an injection port, ArgumentError for
         shapes that do not fit or a `first_sample` that is not the next row of the pass.
         """
-        layers = self.network.layers
+        return next(self.passes(x, (probe,)))
+
+    def passes(self, x: Tensor, probes: Sequence[Probe]) -> Iterator[Activities]:
+        """The passes asked for, in order, as `run` gives them one by one; run side by side while
+        they fit STACKED_BYTES (passes.py), the next ones when they are come to."""
         x = self._checked(x)
-        perturbations = self._perturbations(x, probe)
-        address = self._advance(len(x), probe)
-        inputs, pre_activations = [], []
-        for index, (layer, crossbar) in enumerate(zip(layers, self._crossbars)):
-            vectors = self._decorrelated_input(x) if index == 0 else self._decorrelate(index, layer.vectors(x))
-            a = crossbar.read_vectors(vectors, address, perturbations[index])
-            if self.network.bias:
-                a += self._biases[index]
-            inputs.append(vectors.view(len(x), *layer.input_shape))
-            a = a.view(len(x), *layer.output_shape)
-            pre_activations.append(a)
-            x = self.network.activation(a) if index < len(layers) - 1 else a.clone()
-        return Activities(tuple(inputs), tuple(pre_activations), x)
+        size = passes_at_once(self.network, len(x))
+        untold = sum(not probe.inputs for probe in probes)
+        for start in range(0, len(probes), size):
+            asked = [self._asked(x, probe) for probe in probes[start : start + size]]
+            done = self._runner.run(x, asked, untold)
+            done.reverse()
+            while done:
+                yield done.pop()
 
     def update(self, update: WeightUpdate) -> None:
         """Write the change of every layer; the next pass opens a new step.
@@ -103,7 +107,7 @@ class SimulatedChip:
         if len(update.layers) != len(self._crossbars):
             raise ArgumentError("update", f"{len(update.layers)} layers", f"{len(self._crossbars)} layers")
         checked = [self._checked_update(layer, change) for layer, change in zip(self.network.layers, update.layers)]
-        for crossbar in (*self._crossbars, *self._mixers):
+        for _, crossbar in self._named_crossbars():
             crossbar.end_step(self._step)
         for index, change in enumerate(checked):  # none is written unless all fit
             if change.weight is not None:
@@ -112,10 +116,10 @@ class SimulatedChip:
                 self._biases[index].sub_(change.bias)
             if change.decorrelation is not None:
                 self._decorrelation[index] = change.decorrelation
-        if self.description.decorrelation == "on_chip":
-            self._write_decorrelation()
+                if self.description.decorrelation == "on_chip":
+                    mixer = self._mixer(index, change.decorrelation)
+                    mixer.write(mixer.weight - change.decorrelation)
         self.clock.close_step()
-        self._first_input = None
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
     def view(self, purpose: str, noisy: bool = True) -> SimulatedChip:
@@ -124,14 +128,16 @@ class SimulatedChip:
         other.__dict__.update(self.__dict__)
         other.ledger, other.clock = CountingLedger(costs=self.description.costs), self.clock.copy()
         other._stream = self._stream.child(purpose)
-        other._crossbars, other._mixers = (
-            [
-                crossbar.view(other._stream.child(name, index), other.ledger, noisy, other.clock)
-                for index, crossbar in enumerate(crossbars)
-            ]
-            for name, crossbars in (("noise", self._crossbars), ("decorrelation", self._mixers))
-        )
-        other._pass, other._rows, other._first_input = -1, 0, None
+        other._crossbars = [
+            crossbar.view(other._stream.child("noise", index), other.ledger, noisy, other.clock)
+            for index, crossbar in enumerate(self._crossbars)
+        ]
+        other._mixers = {
+            index: mixer.view(other._stream.child("decorrelation", index), other.ledger, noisy, other.clock)
+            for index, mixer in self._mixers.items()
+        }
+        other._runner = other._make_runner(self._runner.backend)
+        other._pass, other._rows = -1, 0
         return other
 
     def noise_and_steps(self, x: Tensor) -> list[tuple[float, float]]:
@@ -173,11 +179,10 @@ class SimulatedChip:
             "clock": torch.tensor(self.clock.opened_s, dtype=torch.float64),
         }
         tensors |= {f"bias{index}": bias for index, bias in enumerate(self._biases)}
-        for name, crossbars in (("weight", self._crossbars), ("mixer", self._mixers)):
-            for index, crossbar in enumerate(crossbars):
-                held = crossbar.state()
-                tensors[f"{name}{index}"] = held.pop("weight")
-                tensors |= {f"{name}{index}.{key}": tensor for key, tensor in held.items()}
+        for name, crossbar in self._named_crossbars():
+            held = crossbar.state()
+            tensors[name] = held.pop("weight")
+            tensors |= {f"{name}.{key}": tensor for key, tensor in held.items()}
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -185,14 +190,28 @@ class SimulatedChip:
         self.clock.move_to(float(state["clock"]))
         for index, bias in enumerate(self._biases):
             bias.copy_(state[f"bias{index}"])
-        for name, crossbars in (("weight", self._crossbars), ("mixer", self._mixers)):
-            for index, crossbar in enumerate(crossbars):
-                begin = f"{name}{index}."
-                held = {key.removeprefix(begin): t for key, t in state.items() if key.startswith(begin)}
-                crossbar.load(held | {"weight": state[f"{name}{index}"]})
+        for key in state:
+            if re.fullmatch(r"mixer\d+", key):
+                self._mixer(int(key.removeprefix("mixer")), state[key])
+        for name, crossbar in self._named_crossbars():
+            held = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
+            crossbar.load(held | {"weight": state[name]})
         self._step = int(state["step"])
         self.ledger.load(state["counts"])
-        self._pass, self._rows, self._first_input = -1, 0, None
+        self._pass, self._rows = -1, 0
+
+    def _named_crossbars(self) -> Iterator[tuple[str, Crossbar]]:
+        """Every crossbar there is, with the name that its state is saved by."""
+        yield from ((f"weight{index}", crossbar) for index, crossbar in enumerate(self._crossbars))
+        yield from ((f"mixer{index}", mixer) for index, mixer in self._mixers.items())
+
+    def _mixer(self, index: int, matrix: Tensor) -> Crossbar:
+        """The crossbar of a decorrelation matrix, like those of the layers but that it has no nodes."""
+        if index not in self._mixers:
+            bare = self.description.model_copy(update={"node_noise": NodeNoise()})
+            stream, kernels = self._stream.child("decorrelation", index), self._crossbars[index].backend
+            self._mixers[index] = self._crossbar(matrix, bare, stream, kernels)
+        return self._mixers[index]
 
     def _checked(self, x: Tensor) -> Tensor:
         size = self.network.layers[0].size
@@ -223,51 +242,25 @@ class SimulatedChip:
         self.clock.count(rows)
         return Address(self._step, self._pass, first)
 
-    def _perturbations(self, x: Tensor, probe: Probe) -> Sequence[Tensor | None]:
-        layers, given = self.network.layers, probe.perturbation
+    def _asked(self, x: Tensor, probe: Probe) -> Pass:
+        injected = self._injected(probe.perturbation, len(x))
+        return Pass(self._advance(len(x), probe), injected, bool(probe.inputs))
+
+    def _injected(self, given: Sequence[Tensor | None] | None, batch: int) -> Callable[[int], Tensor | None]:
+        """ε of a layer, looked at once, when its turn comes."""
+        layers = self.network.layers
         if given is None:
-            return [None] * len(layers)
+            return lambda index: None
         if not self.description.injection_port:
             raise CapabilityError(f"chip {self.description.name} has no injection port: it cannot add a perturbation")
-        plain = list(given)  # read once
-        if len(plain) != len(layers):
-            raise ArgumentError("perturbation", f"{len(plain)} layers", f"{len(layers)} layers")
-        return [
-            None if epsilon is None else _plain("perturbation", epsilon, (len(x), *layer.output_shape))
-            for layer, epsilon in zip(layers, plain)
-        ]
+        if len(given) != len(layers):
+            raise ArgumentError("perturbation", f"{len(given)} layers", f"{len(layers)} layers")
 
-    def _write_decorrelation(self) -> None:
-        """The learner's matrices onto crossbars like those of the layers, but that no node is there."""
-        matrices = [matrix for matrix in self._decorrelation if matrix is not None]
-        if len(matrices) < len(self._decorrelation):
-            return
-        if not self._mixers:
-            bare = self.description.model_copy(update={"node_noise": NodeNoise()})
-            kernels, stream = self._crossbars[0].backend, self._stream
-            self._mixers = [
-                self._crossbar(matrix, bare, stream.child("decorrelation", index), kernels)
-                for index, matrix in enumerate(matrices)
-            ]
-            return
-        for mixer, matrix in zip(self._mixers, matrices):
-            mixer.write(mixer.weight - matrix)
+        def injected(index: int) -> Tensor | None:
+            epsilon = given[index]
+            return None if epsilon is None else _plain("perturbation", epsilon, (batch, *layers[index].output_shape))
 
-    def _decorrelate(self, index: int, vectors: Tensor) -> Tensor:
-        matrix = self._decorrelation[index]
-        return vectors if matrix is None else self._crossbars[index].backend.product(vectors, matrix)
-
-    def _decorrelated_input(self, x: Tensor) -> Tensor:
-        """x*_0, computed once for all passes of a step on the same x; always fresh memory."""
-        layer = self.network.layers[0]
-        if self._decorrelation[0] is None:
-            vectors = layer.vectors(x)
-            return vectors.clone() if vectors.data_ptr() == x.data_ptr() else vectors
-        kept = self._first_input
-        if kept is None or kept[0] is not x or kept[1] != x._version:
-            kept = (x, x._version, self._decorrelate(0, layer.vectors(x)))
-            self._first_input = kept
-        return kept[2].clone()
+        return injected
 
 
 def _plain_factors(factors: Factors, layer: Layer) -> Factors:

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from analogsim.config.base import Allowed, Count, Fraction, NonNegative, Positive, Section, Seed
 from analogsim.config.chip import ChipDescription
 
+DATA_SETS = "digits, mnist, fashion_mnist, cifar10, sarcos, npz:FILE or tiny_imagenet:FOLDER"
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 
 
@@ -82,6 +83,8 @@ class LearnerSettings(Section):
 
 class DecorrelationSettings(Section):
     rate: NonNegative = Field(default=1e-3, description="α in R <- R - α (C - diag C) R; used by dbp, dnp, danp, dinp")
+    samples: Count | None = Field(default=None, description="of a batch that C is averaged over; left out: all")
+    positions: Count | None = Field(default=None, description="of an image that C is averaged over; left out: all")
 
 
 class OptimizerSettings(Section):
@@ -113,8 +116,8 @@ class TrainingSettings(Section):
 class Experiment(Section):
     """One network trained by one rule on one chip, over some seeds."""
 
-    data: Annotated[str, Allowed("digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE", "a data set")] = Field(
-        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+)$"
+    data: Annotated[str, Allowed(DATA_SETS, "a data set")] = Field(
+        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+|tiny_imagenet:.+)$"
     )
     chip: Annotated[ChipDescription, Allowed("the name of a shipped chip, a .yaml file, or a mapping")]
     network: Network = Network()

@@ -9,14 +9,21 @@ K noisy passes are averaged, all against the one first pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, gradient, per_sample, safe_ratio, squared_norm
+from analogsim.learners.perturbation import (
+    Perturbation,
+    gradient,
+    per_sample,
+    probes_against_first,
+    safe_ratio,
+    squared_norm,
+)
 from analogsim.network import Network
 
 
@@ -29,17 +36,16 @@ class ActivityPerturbation:
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
         if self.perturbation is None:
-            return (Probe(),) * (1 + self.samples)
-        perturbed = range(0 if self.noisy_baseline else 1, 1 + self.samples)
-        probes = tuple(self.perturbation.probe(step, k, batch) for k in perturbed)
-        return probes if self.noisy_baseline else (Probe(), *probes)
+            return (Probe(), *(Probe(inputs=False),) * self.samples)
+        return probes_against_first(self.perturbation, step, batch, self.samples, self.noisy_baseline)
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        first = activities[0]
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        passes = zip(activities, losses)
+        first, first_loss = next(passes)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
-        for noisy, loss in zip(activities[1:], losses[1:]):
+        for noisy, loss in passes:
             delta = [n - a for n, a in zip(noisy.pre_activations, first.pre_activations)]
-            factor = safe_ratio((loss - losses[0]) * (self.network.nodes / self.samples), squared_norm(delta))
+            factor = safe_ratio((loss - first_loss) * (self.network.nodes / self.samples), squared_norm(delta))
             for error, d in zip(errors, delta):
                 error += per_sample(factor, d)
         return gradient(errors, first.inputs)

@@ -11,7 +11,7 @@ and the decorrelation matrices. On a noisy chip the activities are noisy and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +31,10 @@ class BackPropagation:
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
         return (Probe(),)
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        """losses[0] must hang on activities[0].outputs: its gradient starts the way back."""
-        (first,) = activities
-        (error,) = torch.autograd.grad(losses[0], first.outputs, torch.ones_like(losses[0]))
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        """The loss must hang on the pass's outputs: its gradient starts the way back."""
+        ((first, loss),) = zip(activities, losses)
+        (error,) = torch.autograd.grad(loss, first.outputs, torch.ones_like(loss))
         errors = [error]
         for layer in range(len(self.weights) - 1, 0, -1):
             error = error @ self.weights[layer]

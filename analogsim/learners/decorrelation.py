@@ -8,8 +8,9 @@ positions. Wraps any rule; every layer's input is decorrelated, the first layer'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -22,16 +23,26 @@ class Decorrelated:
     rule: Learner
     matrices: Sequence[Tensor]  # R_{l-1} per layer, changed in place
     rate: float  # α; stable while α λ_max(C) < 2
+    samples: int | None = None  # of the batch that C is averaged over; None: all, as in the paper
+    positions: int | None = None  # of each image, evenly spaced; None: all
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
         return self.rule.ask(step, batch)
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        update = self.rule.tell(activities, losses)  # first: BP still needs the R of this pass
-        for matrix, x in zip(self.matrices, activities[0].inputs):
-            decorrelate(matrix, x, self.rate)
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        passes = iter(activities)
+        first = next(passes)
+        update = self.rule.tell(chain([first], passes), losses)  # first: BP still needs the R of this pass
+        for matrix, x in zip(self.matrices, first.inputs):
+            decorrelate(matrix, self._subset(x), self.rate)
         layers = zip(update.layers, self.matrices)
         return WeightUpdate(tuple(replace(layer, decorrelation=matrix) for layer, matrix in layers))
+
+    def _subset(self, x: Tensor) -> Tensor:
+        if self.positions is not None and x.ndim == 3 and self.positions < x.shape[1]:
+            kept = torch.linspace(0, x.shape[1] - 1, self.positions, device=x.device).round().long()
+            x = x[:, kept]
+        return x[: self.samples]
 
     def opening(self) -> WeightUpdate:
         """The update that hands the chip its matrices before the first pass."""

@@ -10,7 +10,7 @@ With a noisy baseline each layer's pass has a perturbed twin of its own to be co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,20 +33,23 @@ class IterativePerturbation:
         draw = self.perturbation.probe
         if self.noisy_baseline:
             twins = [layer for layer in layers for _ in range(2)]
-            return tuple(draw(step, index, batch, [layer]) for index, layer in enumerate(twins))
+            return tuple(draw(step, index, batch, [layer], inputs=index == 0) for index, layer in enumerate(twins))
         return (Probe(), *(draw(step, 1 + index, batch, [layer]) for index, layer in enumerate(layers)))
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        first = activities[0]
-        errors = [torch.zeros_like(a) for a in first.pre_activations]
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        passes = zip(activities, losses)
+        first = base, base_loss = next(passes)
+        errors = [torch.zeros_like(a) for a in base.pre_activations]
         for index in range(self.samples * len(errors)):
             layer = index % len(errors)
-            base, noisy = (2 * index, 2 * index + 1) if self.noisy_baseline else (0, 1 + index)
-            delta = activities[noisy].pre_activations[layer] - activities[base].pre_activations[layer]
+            if self.noisy_baseline and index > 0:
+                base, base_loss = next(passes)
+            noisy, loss = next(passes)
+            delta = noisy.pre_activations[layer] - base.pre_activations[layer]
             units = math.prod(self.network.layers[layer].output_shape)
-            scaled = (losses[noisy] - losses[base]) * (units / self.samples)
+            scaled = (loss - base_loss) * (units / self.samples)
             errors[layer] += per_sample(safe_ratio(scaled, squared_norm([delta])), delta)
-        return gradient(errors, first.inputs)
+        return gradient(errors, first[0].inputs)
 
     def state(self) -> dict[str, Tensor]:
         return {}

@@ -11,7 +11,7 @@ K perturbed passes are averaged, all against the one first pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, gradient, per_sample
+from analogsim.learners.perturbation import Perturbation, gradient, per_sample, probes_against_first
 from analogsim.network import Network
 
 
@@ -33,18 +33,17 @@ class NodePerturbation:
     _asked: tuple[Probe, ...] = field(default=(), init=False, repr=False)
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
-        perturbed = range(0 if self.noisy_baseline else 1, 1 + self.samples)
-        probes = tuple(self.perturbation.probe(step, k, batch) for k in perturbed)
-        self._asked = probes if self.noisy_baseline else (Probe(), *probes)
+        self._asked = probes_against_first(self.perturbation, step, batch, self.samples, self.noisy_baseline)
         return self._asked
 
-    def tell(self, activities: Sequence[Activities], losses: Sequence[Tensor]) -> WeightUpdate:
-        first = activities[0]
+    def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        passes = zip(activities, losses)
+        first, first_loss = next(passes)
         both = self.noisy_baseline and self.difference == "both"
         variance = self.perturbation.sigma**2 * (2 if both else 1)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
-        for probe, loss in zip(self._asked[1:], losses[1:]):
-            factor = (loss - losses[0]) / (variance * self.samples)
+        for probe, (_, loss) in zip(self._asked[1:], passes, strict=True):
+            factor = (loss - first_loss) / (variance * self.samples)
             for layer, error in enumerate(errors):
                 epsilon = _epsilon(probe, layer)
                 if both:

@@ -25,18 +25,43 @@ class Perturbation:
     backend: Backend
     device: torch.device
 
-    def probe(self, step: int, pass_index: int, batch: int, layers: Collection[int] | None = None) -> Probe:
+    def probe(
+        self, step: int, pass_index: int, batch: int, layers: Collection[int] | None = None, inputs: bool = False
+    ) -> Probe:
         """A pass with fresh ε in the given layers, in all if None."""
-        address = Address(step, pass_index)
-        epsilon: list[Tensor | None] = []
-        for index, layer in enumerate(self.network.layers):
-            if layers is not None and index not in layers:
-                epsilon.append(None)
-                continue
-            outputs = math.prod(layer.output_shape)
-            z = self.backend.normal(self.stream.child(index), address, batch, outputs, self.device)
-            epsilon.append(z.mul_(self.sigma).view(batch, *layer.output_shape))
-        return Probe(tuple(epsilon))
+        chosen = range(len(self.network.layers)) if layers is None else layers
+        return Probe(Drawn(self, Address(step, pass_index), batch, tuple(chosen)), inputs=inputs)
+
+
+@dataclass(frozen=True)
+class Drawn(Sequence["Tensor | None"]):
+    """ε per layer, drawn when looked at: the same at every look, and none kept in memory."""
+
+    source: Perturbation
+    address: Address
+    batch: int
+    layers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.source.network.layers)
+
+    def __getitem__(self, index):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if index not in self.layers:
+            return None
+        shape = self.source.network.layers[index].output_shape
+        stream = self.source.stream.child(index)
+        z = self.source.backend.normal(stream, self.address, self.batch, math.prod(shape), self.source.device)
+        return z.mul_(self.source.sigma).view(self.batch, *shape)
+
+
+def probes_against_first(
+    perturbation: Perturbation, step: int, batch: int, samples: int, noisy_baseline: bool
+) -> tuple[Probe, ...]:
+    """A first pass, clean or perturbed, and `samples` perturbed ones to compare with it."""
+    first = perturbation.probe(step, 0, batch, inputs=True) if noisy_baseline else Probe()
+    return (first, *(perturbation.probe(step, k, batch) for k in range(1, 1 + samples)))
 
 
 def squared_norm(vectors: Sequence[Tensor]) -> Tensor:

@@ -143,7 +143,17 @@ def build_learner(
             rule = NodePerturbation(network, own, noisy, settings.samples, settings.difference)
         else:
             rule = IterativePerturbation(network, own, noisy, settings.samples)
-    return rule if matrices is None else Decorrelated(rule, matrices, experiment.decorrelation.rate)
+    return (
+        rule
+        if matrices is None
+        else Decorrelated(
+            rule,
+            matrices,
+            experiment.decorrelation.rate,
+            experiment.decorrelation.samples,
+            experiment.decorrelation.positions,
+        )
+    )
 
 
 def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities, weights_known: bool = True) -> None:

@@ -1,6 +1,7 @@
-"""Data sets: digits (bundled), OpenML's by name, or your own arrays in an .npz file.
+"""Data sets: digits (bundled), OpenML's by name, your own arrays in an .npz file, or Tiny ImageNet.
 
-Images (whole numbers 0..255) are scaled to [0, 1], nothing else; other numbers are taken as they are.
+Images (whole numbers 0..255) are scaled to [0, 1], nothing else, but for Tiny ImageNet, which is
+standardised per channel as in the paper; other numbers are taken as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analogsim.config.schema import DATA_SETS
 from analogsim.errors import DataError
 
 # OpenML data set id, training rows (the rest is the test set), largest value.
@@ -29,7 +31,8 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """x: (rows, ...) as stored (uint8 stays small in memory), divided by `scale` when read.
+    """x: (rows, ...) as stored (uint8 stays small in memory); divided by `scale` when read, then
+    standardised: (x - mean) / sd per channel, the last axis, where those are given.
 
     y: (rows,) int64 class numbers, or (rows, outputs) float32.
     """
@@ -41,6 +44,7 @@ class Dataset:
     y_test: Tensor
     scale: float
     outputs: int
+    standardised: tuple[Tensor, Tensor] | None = None  # (mean, sd), each (channels,)
 
     @property
     def classification(self) -> bool:
@@ -61,22 +65,31 @@ class Dataset:
     def batch(self, split: Literal["train", "test"], rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """(x float32 (batch, inputs), y) of the given rows."""
         x, y = (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
-        x = x[rows].flatten(1).to(torch.float32)
-        return (x.div_(self.scale) if self.scale != 1 else x), y[rows]
+        x = x[rows].to(torch.float32)
+        if self.scale != 1:
+            x.div_(self.scale)
+        if self.standardised is not None:
+            x.sub_(self.standardised[0]).div_(self.standardised[1])
+        return x.flatten(1), y[rows]
 
     def to(self, device: str | torch.device) -> Dataset:
-        return replace(self, **{name: getattr(self, name).to(device) for name in ARRAYS})
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in ARRAYS}
+        if self.standardised is not None:
+            moved["standardised"] = tuple(part.to(device) for part in self.standardised)
+        return replace(self, **moved)
 
 
 def load_data(source: str) -> Dataset:
-    """A data set by name or `npz:FILE`. Raises DataError saying what is wrong and what would do."""
+    """A data set by name, `npz:FILE` or `tiny_imagenet:FOLDER`. Raises DataError saying what would do."""
     if source == "digits":
         return _digits()
     if source in OPENML:
         return _openml(source)
     if source.startswith("npz:"):
         return _npz(Path(source.removeprefix("npz:")))
-    raise DataError(f"data: {source!r} is not a data set; allowed: digits, {', '.join(OPENML)}, or npz:FILE")
+    if source.startswith("tiny_imagenet:"):
+        return _tiny_imagenet(Path(source.removeprefix("tiny_imagenet:")))
+    raise DataError(f"data: {source!r} is not a data set; allowed: {DATA_SETS}")
 
 
 def _digits() -> Dataset:
@@ -126,6 +139,19 @@ def _npz(path: Path) -> Dataset:
         raise DataError(f"data: {path} cannot be read as an .npz file: {error}") from None
     scale = 255.0 if x_train.dtype == np.uint8 else 1.0
     return _dataset(str(path), x_train, y_train, x_test, y_test, scale)
+
+
+def _tiny_imagenet(folder: Path) -> Dataset:
+    """Standardised per channel by the training images' own mean and standard deviation."""
+    from analogsim.training.images import load_folder
+
+    data = _dataset(str(folder), **load_folder(folder), scale=255.0)
+    pixels = data.x_train.flatten(0, -2)
+    histogram = torch.stack([torch.bincount(pixels[:, channel], minlength=256) for channel in range(3)]).double()
+    share, level = histogram / histogram.sum(1, keepdim=True), torch.arange(256).double() / 255
+    mean = share @ level
+    sd = (share @ level.square() - mean.square()).sqrt().clamp_(min=1 / 255)
+    return replace(data, standardised=(mean.float(), sd.float()))
 
 
 def _dataset(name: str, x_train, y_train, x_test, y_test, scale: float) -> Dataset:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from analogsim.backends.torch import full_precision
 from analogsim.chip.chip import SimulatedChip
-from analogsim.contracts import Chip, Learner
+from analogsim.chip.passes import passes_at_once
+from analogsim.contracts import Activities, Chip, Learner, Probe
+from analogsim.errors import ArgumentError
 from analogsim.learners.decorrelation import Decorrelated
 from analogsim.streams import Stream
 from analogsim.training import oracle
@@ -110,16 +114,22 @@ class Trainer:
     def _step(self, rows: Tensor, with_angle: bool) -> tuple[float, float | None]:
         progress = self.progress
         x, y = self.data.batch("train", rows)
-        activities, losses = [], []
-        for probe in self.learner.ask(progress.step, len(x)):
-            activity = self.chip.run(x, probe)
-            activity.outputs.requires_grad_()  # BP starts from the loss's gradient there
-            activities.append(activity)
-            losses.append(self.loss(activity.outputs, y))
-        hits, loss = oracle.correct(activities[0].outputs, y), float(losses[0].detach().sum())
         exact = oracle.true_gradient(self.chip, self._matrices(), x, y, self.loss) if with_angle else None
+        probes = self.learner.ask(progress.step, len(x))
+        if not probes:
+            raise ArgumentError("ask", probes, "one pass or more")
+        passes = self._passes(x, y, probes)
+        first, losses = next(passes)
+        hits, loss = oracle.correct(first.outputs, y), float(losses.detach().sum())
+        passes = chain([(first, losses)], passes)
+        del first, losses
+        # Passes that fit in memory side by side are told as they are. More are told as iterators that
+        # run the chip as they are consumed: the learner then keeps no more of them than it needs.
         with torch.no_grad():
-            gradient = self.learner.tell(activities, losses)
+            if isinstance(self.chip, SimulatedChip) and len(probes) > passes_at_once(self.chip.network, len(x)):
+                gradient = self.learner.tell(*side_by_side(passes))
+            else:
+                gradient = self.learner.tell(*zip(*passes))
         angle = oracle.angle_deg(gradient, exact) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         progress.step += 1
@@ -128,6 +138,15 @@ class Trainer:
         progress.correct += hits or 0
         progress.seen += len(x)
         return loss / len(x), angle
+
+    def _passes(self, x: Tensor, y: Tensor, probes: Sequence[Probe]) -> Iterator[tuple[Activities, Tensor]]:
+        chip = self.chip
+        alone = (chip.run(x, probe) for probe in probes)
+        for activities in chip.passes(x, probes) if isinstance(chip, SimulatedChip) else alone:
+            activities.outputs.requires_grad_()  # BP starts from the loss's gradient there
+            with torch.enable_grad():
+                losses = self.loss(activities.outputs, y)
+            yield activities, losses
 
     def _matrices(self) -> list[Tensor] | None:
         return list(self.learner.matrices) if isinstance(self.learner, Decorrelated) else None
@@ -212,3 +231,23 @@ class Trainer:
         # A lab's own chip keeps its cells itself and has no state to hand out.
         chip = self.chip.state() if isinstance(self.chip, SimulatedChip) else {}
         return {"chip": chip, "learner": self.learner.state(), "optimizer": self.optimizer.state()}
+
+
+def side_by_side(passes: Iterator[tuple[Activities, Tensor]]) -> tuple[Iterator[Activities], Iterator[Tensor]]:
+    """Activities and losses, each to be gone through on its own, in any order; either is held only until
+    it is come to. (itertools.tee would hold 57 passes.)"""
+    activities: deque[Activities] = deque()
+    losses: deque[Tensor] = deque()
+
+    def each(own: deque[Any]) -> Iterator[Any]:
+        while True:
+            if not own:
+                both = next(passes, None)
+                if both is None:
+                    return
+                activities.append(both[0])
+                losses.append(both[1])
+                del both
+            yield own.popleft()
+
+    return each(activities), each(losses)

@@ -39,7 +39,7 @@ def evaluate(chip: Chip, batch: Callable[[slice], tuple[Tensor, Tensor]], rows: 
     total, right = 0.0, 0
     for start in range(0, rows, CHUNK):
         x, y = batch(slice(start, min(start + CHUNK, rows)))
-        outputs = chip.run(x, Probe(first_sample=start)).outputs
+        outputs = chip.run(x, Probe(first_sample=start, inputs=False)).outputs
         total += float(loss(outputs, y).sum())
         hits = correct(outputs, y)
         right = None if hits is None or right is None else right + hits

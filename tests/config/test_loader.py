@@ -36,7 +36,7 @@ def test_a_problem_of_a_chip_file_points_into_it(complaints):
         "chips/c.yaml:5:1: nam: given twice; keep one",
     ]
     rest = [
-        "e.yaml:1:7: data: 3 is not a data set; allowed: digits, mnist, fashion_mnist, cifar10, sarcos or npz:FILE",
+        f"e.yaml:1:7: data: 3 is not a data set; allowed: {schema.DATA_SETS}",
         "e.yaml:3:8: seeds: 0 is not allowed; allowed: a count from 1 to 10000, or a list of seeds, all different",
     ]
     assert complaints("data: 3\nchip: chips/c.yaml\nseeds: 0\n") == rest + in_chip

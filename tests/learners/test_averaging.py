@@ -11,6 +11,7 @@ from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.backpropagation import BackPropagation
 from analogsim.learners.iterative_perturbation import IterativePerturbation
 from analogsim.learners.node_perturbation import NodePerturbation
+from analogsim.learners.perturbation import Perturbation
 from analogsim.network import Network
 
 RULES = (NodePerturbation, IterativePerturbation, ActivityPerturbation)
@@ -25,8 +26,15 @@ class Scripted:
     sigma: float
     probes: list[Probe]
 
-    def probe(self, step, pass_index, batch, layers=None):
+    def probe(self, step, pass_index, batch, layers=None, inputs=False):
         return self.probes.pop(0)
+
+
+class WithInputs(Perturbation):
+    """Every pass is told with its x*: here each may be the first of a gradient of its own."""
+
+    def probe(self, step, pass_index, batch, layers=None, inputs=False):
+        return super().probe(step, pass_index, batch, layers, inputs=True)
 
 
 def build(rule, network, perturbation, noisy, samples, difference):
@@ -38,7 +46,8 @@ def build(rule, network, perturbation, noisy, samples, difference):
 def test_averaging_is_the_mean_of_separate_gradients(mini_batch, rule, noisy, difference):
     """K = 3 passes told together = the mean of three K = 1 gradients, each told its own passes."""
     samples, layers = 3, len(mini_batch.network.layers)
-    learner = build(rule, mini_batch.network, mini_batch.perturbation(), noisy, samples, difference)
+    perturbation = WithInputs(**vars(mini_batch.perturbation()))
+    learner = build(rule, mini_batch.network, perturbation, noisy, samples, difference)
     together = mini_batch.one_step(learner, rows=40)
     separate = []
     for k in range(samples):

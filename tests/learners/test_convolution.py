@@ -127,10 +127,10 @@ def test_bp_is_autograd():
 
 
 class SharedOverPositions(Perturbation):
-    def probe(self, step, pass_index, batch, layers=None):
-        drawn = super().probe(step, pass_index, batch, layers).perturbation
+    def probe(self, step, pass_index, batch, layers=None, inputs=False):
+        drawn = super().probe(step, pass_index, batch, layers, inputs).perturbation
         shared = [e if e is None or e.ndim == 2 else e[:, :1].expand_as(e).contiguous() for e in drawn]
-        return Probe(tuple(shared))
+        return Probe(tuple(shared), inputs=inputs)
 
 
 class ChannelsOnly(Network):
@@ -139,12 +139,11 @@ class ChannelsOnly(Network):
         return sum(layer.units for layer in self.layers)
 
 
-class OtherOrder(ConvLayer):
-    """Patches as (kernel, kernel, channels)."""
+class Transposed(ConvLayer):
+    """Patches with rows and columns swapped."""
 
-    def vectors(self, x):
-        patches = super().vectors(x).unflatten(2, (self.channels, self.kernel, self.kernel))
-        return patches.permute(0, 1, 3, 4, 2).flatten(2)
+    def image(self, x):
+        return super().image(x).transpose(1, 2).contiguous()
 
 
 class AveragedOverPositions(NodePerturbation):
@@ -159,7 +158,7 @@ class AveragedOverPositions(NodePerturbation):
 
 
 def test_the_checks_catch_planted_bugs(check_mean, anp_mean):
-    order = Network((OtherOrder(2, 4, 4, 3, 2), *LAYERS[1:]), SLOPE)
+    order = Network((Transposed(2, 4, 4, 3, 2), *LAYERS[1:]), SLOPE)
     bugs = [
         (NodePerturbation(NETWORK, perturbation(SharedOverPositions)), G, NETWORK),
         (ActivityPerturbation(ChannelsOnly(LAYERS, SLOPE), perturbation()), anp_mean, NETWORK),

@@ -1,14 +1,25 @@
 """The decorrelation update: R <- R - α (C - diag C) R, C = ⟨x* x*ᵀ⟩ of the first pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from analogsim.contracts import Activities, LayerUpdate, WeightUpdate
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.decorrelation import Decorrelated, decorrelate
 
 
 def normal(*shape, seed=11):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Silent:
+    """A rule that asks nothing of its passes."""
+
+    def tell(self, activities, losses):
+        (first,) = activities
+        return WeightUpdate((LayerUpdate(),) * len(first.inputs))
 
 
 def by_hand(matrix, x, rate):
@@ -94,11 +105,33 @@ def test_the_chip_reads_with_the_new_matrices(mini_batch):
     chip.update(learner.opening())
     x = mini_batch.x
     for step in range(3):
-        activities = [chip.run(x, probe) for probe in learner.ask(step, len(x))]
+        activities = [chip.run(x, replace(probe, inputs=True)) for probe in learner.ask(step, len(x))]
         for activity in activities:
             torch.testing.assert_close(activity.inputs[0], x @ matrices[0].T)
         losses = [torch.zeros(len(x), dtype=torch.float64)] * len(activities)
         chip.update(learner.tell(activities, losses))
+
+
+@pytest.mark.parametrize("positions", [None, 1, 2, 4, 7, 9], ids=lambda p: f"{p} positions")
+@pytest.mark.parametrize("samples", [None, 1, 3, 6, 9], ids=lambda s: f"{s} samples")
+def test_a_subset_of_samples_and_positions(samples, positions):
+    """C of the first samples and of evenly spaced positions, corners included, alone; x* is told whole."""
+    batch, places, d = 6, 7, 5
+    image, flat = normal(batch, places, d), normal(batch, d, seed=12)
+    steps = {None: range(7), 1: [0], 2: [0, 6], 4: [0, 2, 4, 6], 7: range(7), 9: range(7)}[positions]
+    rows = range(batch if samples is None else min(samples, batch))
+    of_image = torch.stack([image[row, place] for row in rows for place in steps])
+    before = [torch.eye(d) + normal(d, d, seed=20 + layer) * 0.3 for layer in range(2)]
+    expected = [by_hand(before[0], of_image, 0.1), by_hand(before[1], flat[: len(rows)], 0.1)]
+    matrices = [matrix.clone() for matrix in before]
+    first = Activities((image, flat), (), torch.empty(batch, 0))
+    update = Decorrelated(Silent(), matrices, 0.1, samples, positions).tell(iter([first]), iter([torch.zeros(batch)]))
+    for layer, matrix, exact, whole in zip(update.layers, matrices, expected, before):
+        assert layer.decorrelation is matrix
+        torch.testing.assert_close(matrix.double(), exact, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(matrix, whole)
+    if len(of_image) < batch * places:
+        assert not torch.allclose(matrices[0].double(), by_hand(before[0], image, 0.1), rtol=1e-3, atol=1e-3)
 
 
 def test_opening_hands_over_the_matrices_alone(mini_batch):

@@ -44,6 +44,7 @@ def test_passes_asked_for(mini_batch, rule, noisy, first, each_sample, samples, 
     """1 + K (NP, ANP), 1 + K·L (INP), 2·K·L (INP with a paired noisy baseline)."""
     probes = build(mini_batch, rule, noisy, samples, decorrelated).ask(STEP, BATCH)
     assert [form(probe) for probe in probes] == first + each_sample * samples
+    assert [probe.inputs for probe in probes] == [True] + [False] * (len(probes) - 1)  # x* of the first pass alone
     for probe in probes:
         assert probe.first_sample == 0
         if probe.perturbation is not None:
@@ -57,7 +58,7 @@ def test_passes_asked_for(mini_batch, rule, noisy, first, each_sample, samples, 
 def test_intrinsic_noise_needs_no_perturbation(mini_batch, samples, noisy):
     """ANP on the chip's own noise: 1 + K passes as the chip is."""
     learner = ActivityPerturbation(mini_batch.network, None, noisy, samples)
-    assert learner.ask(STEP, BATCH) == (Probe(),) * (1 + samples)
+    assert learner.ask(STEP, BATCH) == (Probe(), *(Probe(inputs=False),) * samples)
 
 
 def test_back_propagation_asks_for_one_pass(mini_batch):

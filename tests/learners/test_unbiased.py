@@ -5,6 +5,8 @@ give 75,000 mini-batches with noises of their own, and each of the 79 entries of
 (weights and biases, W, b and R random) is z-tested, α = 1e-6 over all. Detects 3 % of a layer's norm.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,9 +52,9 @@ class FromTheInput(Network):
 class RootOfSigma(Perturbation):
     """σ for σ²: `sigma` holds √σ, ε is drawn with σ, and so NP divides by σ."""
 
-    def probe(self, step, pass_index, batch, layers=None):
-        perturbation = super().probe(step, pass_index, batch, layers).perturbation
-        return Probe(tuple(e * self.sigma for e in perturbation))
+    def probe(self, step, pass_index, batch, layers=None, inputs=False):
+        perturbation = super().probe(step, pass_index, batch, layers, inputs).perturbation
+        return Probe(tuple(e * self.sigma for e in perturbation), inputs=inputs)
 
 
 def scaled(update, factor):
@@ -96,7 +98,7 @@ class BatchTrap(NodePerturbation):
     def ask(self, step, batch):
         probes = super().ask(step, batch // 4)
         shared = [p.perturbation and tuple(e.repeat_interleave(4, 0) for e in p.perturbation) for p in probes]
-        self._asked = tuple(Probe(epsilon) for epsilon in shared)
+        self._asked = tuple(Probe(epsilon, inputs=probe.inputs) for epsilon, probe in zip(shared, probes))
         return self._asked
 
     def tell(self, activities, losses):
@@ -154,18 +156,21 @@ def test_what_the_batch_trap_estimates(mini_batch, check_mean):
 
 def assert_first_pass_inputs(step):
     """x* is bit for bit that of the first pass. (No mean tells: the second pass's x* errs by O(σ²).)"""
-    for layer, first in zip(step.update.layers, step.activities[0].inputs):
+    for layer, first in zip(step.update.layers, step.activities[0].inputs, strict=True):
         assert torch.equal(layer.weight.inputs, first)
 
 
 def second_pass_inputs(rule):
     class Second(rule):
+        def ask(self, step, batch):
+            return tuple(replace(probe, inputs=True) for probe in super().ask(step, batch))
+
         def tell(self, activities, losses):
             errors = super().tell(activities, losses).layers
             return WeightUpdate(
                 tuple(
                     LayerUpdate(Factors(layer.weight.errors, x), layer.bias)
-                    for layer, x in zip(errors, activities[1].inputs)
+                    for layer, x in zip(errors, activities[1].inputs, strict=True)
                 )
             )
 

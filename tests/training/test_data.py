@@ -205,7 +205,7 @@ def test_a_path_without_a_file_is_named(path):
 
 @pytest.mark.parametrize("name", ["", "digit", "npz", "NPZ:a", "data.npz", "mnist "])
 def test_an_unknown_name_is_told_the_known_ones(name):
-    assert all(known in refused(name) for known in ["digits", *OPENML, "npz:FILE"])
+    assert all(known in refused(name) for known in ["digits", *OPENML, "npz:FILE", "tiny_imagenet:FOLDER"])
 
 
 # OpenML, without a network

@@ -60,8 +60,8 @@ class Recorder:
 
     def tell(self, activities, losses):
         assert not torch.is_grad_enabled()
-        self.inputs.append(activities[0].inputs[0].clone())
-        first = activities[0]
+        ((first, _),) = zip(activities, losses)
+        self.inputs.append(first.inputs[0].clone())
         fill = self.gradient(len(self.inputs)) if self.gradient else 0.0
         return WeightUpdate(
             tuple(

@@ -1,0 +1,110 @@
+"""Tiny ImageNet's usual folder, in miniature: what is read, what is cached, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analogsim.errors import DataError
+from analogsim.training.data import load_data
+from analogsim.training.images import CACHE, load_folder
+
+WNIDS = ("n01443537", "n01629819", "n02226429")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes of four training and two test images each, 8 × 8; class k has channel k bright."""
+    rng = np.random.default_rng(0)
+    lines = []
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    for label, wnid in enumerate(WNIDS):
+        images = tmp_path / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        (tmp_path / "train" / wnid / f"{wnid}_boxes.txt").write_text("ignored\n")
+        for number in range(6):
+            pixels = rng.integers(0, 60, (8, 8, 3)).astype(np.uint8)
+            pixels[..., label] += 150
+            test = number >= 4
+            path = tmp_path / "val/images" / f"val_{label}{number}.JPEG" if test else images / f"{wnid}_{number}.JPEG"
+            Image.fromarray(pixels).save(path, quality=95)
+            if test:
+                lines.append(f"{path.name}\t{wnid}\t0\t0\t62\t62\n")
+    (tmp_path / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    return tmp_path
+
+
+def test_images_and_their_classes_are_read(folder):
+    data = load_data(f"tiny_imagenet:{folder}")
+    assert data.image_shape == (8, 8, 3)
+    assert (len(data.x_train), len(data.x_test), data.outputs) == (12, 6, 3)
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        brightest = x.float().mean((1, 2)).argmax(1)
+        assert torch.equal(brightest, y)  # classes in the order of their wnids
+
+
+def test_batches_are_standardised_per_channel_by_the_training_images(folder):
+    data = load_data(f"tiny_imagenet:{folder}")
+    x, _ = data.batch("train", slice(None))
+    x = x.view(-1, 3)
+    torch.testing.assert_close(x.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
+    test, _ = data.batch("test", slice(None))
+    mean, sd = data.standardised
+    exact = (data.x_test.double() / 255 - mean.double()) / sd.double()
+    torch.testing.assert_close(test.double(), exact.flatten(1), atol=1e-5, rtol=0)
+
+
+def test_a_grey_image_becomes_three_equal_channels(folder):
+    path = folder / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_0.JPEG"
+    Image.new("L", (8, 8), 99).save(path, quality=95)
+    arrays = load_folder(folder)
+    assert (arrays["x_train"][0] == 99).all()
+
+
+def test_the_cache_is_read_and_made_anew_when_a_file_changes(folder, monkeypatch):
+    before = load_folder(folder)
+    assert (folder / CACHE).is_file()
+    monkeypatch.setattr("analogsim.training.images._image", None)  # decoding would fail
+    for name, array in load_folder(folder).items():
+        np.testing.assert_array_equal(array, before[name])
+    monkeypatch.undo()
+    (folder / "train" / WNIDS[1] / "images" / f"{WNIDS[1]}_3.JPEG").unlink()
+    assert len(load_folder(folder)["x_train"]) == 11
+    torn = (folder / CACHE).read_bytes()[:1000]
+    (folder / CACHE).write_bytes(torn)
+    assert len(load_folder(folder)["x_train"]) == 11
+
+
+def refused(folder):
+    with pytest.raises(DataError) as caught:
+        load_data(f"tiny_imagenet:{folder}")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_a_corrupt_image_is_named(folder, damage):
+    path = folder / "train" / WNIDS[2] / "images" / f"{WNIDS[2]}_1.JPEG"
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"not an image", "empty": b""}[damage])
+    assert f"{path} cannot be read as an image" in refused(folder)
+    assert not (folder / CACHE).exists()
+
+
+def test_an_image_of_another_size_is_named(folder):
+    path = folder / "val" / "images" / "val_04.JPEG"
+    Image.new("RGB", (9, 8)).save(path)
+    assert f"{path} is 8 × 9, other images are 8 × 8" in refused(folder)
+
+
+def test_folders_of_another_form_are_refused(folder, tmp_path):
+    assert "train/<wnid>/images/" in refused(tmp_path / "nowhere")
+    annotations = folder / "val" / "val_annotations.txt"
+    text = annotations.read_text()
+    annotations.write_text("val_99.JPEG\tn01443537\t0\n" + text)
+    assert "val_99.JPEG is missing" in refused(folder)
+    annotations.write_text("val_04.JPEG\tn0000\t0\n" + text)
+    assert f"{annotations}:1: 'n0000' is not a class" in refused(folder)
+    annotations.unlink()
+    assert "val/val_annotations.txt" in refused(folder)
