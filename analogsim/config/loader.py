@@ -13,14 +13,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from analogsim.config.findings import collected, validate
-from analogsim.config.schema import ChipDescription, Experiment
+from analogsim.config.schema import ChipDescription, Experiment, Section
 from analogsim.config.yaml_tree import Key, Tree, dotted, dump, parse_value, read_tree, show
 from analogsim.errors import ConfigError, Problem
 
 VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,59}(?<![. ])")  # a variant's name becomes a folder's
+Model = TypeVar("Model", ChipDescription, Experiment)
 _BESIDES: dict[Key, str] = {(): "variants", ("chip",): "base"}
 
 
@@ -79,9 +80,12 @@ def load_chip(source: str | Path) -> ChipDescription:
     return validate(ChipDescription, _read_chip(find(str(source), "devices")))
 
 
-def load_plan(source: str | Path, overrides: Sequence[Override] = ()) -> Plan:
-    """An experiment with its variants by NAME or FILE. Raises ConfigError listing all problems."""
-    base = read_tree(find(str(source), "examples"))
+def load_plan(source: str | Path | Mapping[str, Any], overrides: Sequence[Override] = ()) -> Plan:
+    """An experiment with its variants by NAME, FILE or mapping. Raises ConfigError listing all problems."""
+    if isinstance(source, Mapping):
+        base = Tree.said(_plain(source), "experiment", "")
+    else:
+        base = read_tree(find(str(source), "examples"))
     problems = list(base.problems)
     options = [(override.key, Tree.said(override.value, override.where, override.key)) for override in overrides]
     variants = _variants(base, problems)
@@ -114,12 +118,29 @@ def parse_set(text: str) -> Override:
     return Override(key.strip(), parse_value(value, where, key.strip()), where)
 
 
-def replace(chip: ChipDescription, changes: Mapping[str, Any]) -> ChipDescription:
-    """A copy of a chip with dotted keys changed."""
-    tree = Tree.said(chip.model_dump(mode="json"), "chip.replace", "")
-    for key, value in changes.items():
-        _change(tree, key, Tree.said(value, "chip.replace", key))
-    return validate(ChipDescription, tree)
+def replace(model: Model, changes: Mapping[str, Any]) -> Model:
+    """A copy of a chip or an experiment with dotted keys changed."""
+    where = f"{'chip' if isinstance(model, ChipDescription) else 'experiment'}.replace"
+    tree = Tree.said(_plain(model), where, "")
+    said = [(key, Tree.said(_plain(value), where, key)) for key, value in changes.items()]
+    if isinstance(model, Experiment):
+        return _experiment(tree, said)
+    for key, value in said:
+        _change(tree, key, value)
+    return validate(type(model), tree)
+
+
+def _plain(value: Any) -> Any:
+    """What a Python caller gives, as YAML would have it: mappings, lists, numbers, text."""
+    if isinstance(value, Section):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value  # NumPy's numbers and arrays
 
 
 Change = tuple[str, Tree]  # a dotted key, and its new value with its places

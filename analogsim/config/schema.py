@@ -259,6 +259,17 @@ class Experiment(Section):
             raise ValueError
         return seeds
 
+    def replace(self, **changes: Any) -> Experiment:
+        """A copy with dotted keys changed: `experiment.replace(**{"training.epochs": 3, "chip": "ideal"})`.
+
+        chip: a name, a .yaml file, a ChipDescription, or a mapping of what to change in the one there is.
+        The baseline and perturbation stay as they were chosen for the old chip unless they are changed too
+        (`auto` chooses anew). Raises ConfigError for an unknown key or a value that is not allowed.
+        """
+        from analogsim.config.loader import replace
+
+        return replace(self, changes)
+
     def resolved(self) -> Experiment:
         """The same with `auto` baseline and perturbation chosen to fit the chip."""
         learner, clean = self.learner, self.chip.noise_free
