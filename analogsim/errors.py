@@ -53,3 +53,7 @@ class DataError(AnalogsimError):
 
 class RunFolderError(AnalogsimError):
     """A run folder is in use, not empty, damaged, or not one of ours."""
+
+
+class FolderInUseError(RunFolderError):
+    """Another process holds the folder."""

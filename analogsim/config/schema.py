@@ -8,6 +8,7 @@ of the types below. A validator of a whole section raises ValueError(key at faul
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -270,6 +271,10 @@ class Experiment(Section):
 
         return replace(self, changes)
 
+    def anchored(self) -> Experiment:
+        """The same with `npz:FILE` given from the root, so that it is found from elsewhere."""
+        return self.model_copy(update={"data": anchored_data(self.data)})
+
     def resolved(self) -> Experiment:
         """The same with `auto` baseline and perturbation chosen to fit the chip."""
         learner, clean = self.learner, self.chip.noise_free
@@ -280,3 +285,11 @@ class Experiment(Section):
             intrinsic = learner.base_rule == "anp" and not clean
             update["perturbation"] = "intrinsic" if intrinsic else 1e-3
         return self.model_copy(update={"learner": learner.model_copy(update=update)})
+
+
+def anchored_data(data: str) -> str:
+    """`npz:FILE` with the file given from the root; any other data set as it is."""
+    kind, colon, file = data.partition(":")
+    if kind != "npz" or file.startswith("~"):
+        return data
+    return kind + colon + str(Path(file).absolute())
