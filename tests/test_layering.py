@@ -22,14 +22,17 @@ FLOORS = (
     ("chip", "learners"),
     ("training",),
     ("experiment",),
-    ("cli", "plots", "progress", "report", "__main__"),
+    ("cli", "plots", "pictures", "compare", "estimators", "progress", "report", "__main__"),
 )
 # Every import there is that stays on its floor: importer -> imported.
 SIBLINGS = """atomic: errors
     streams: errors
     config.findings: config.schema config.yaml_tree
     config.loader: config.findings config.schema config.yaml_tree
+    config.axes: config.schema config.yaml_tree
     config.schema: config.loader
+    config.slurm: config.findings config.schema config.yaml_tree
+    config.sweeps: config.axes config.findings config.loader config.schema config.yaml_tree
     backends.numba: backends.torch
     chip.chip: chip.crossbar chip.ledger
     chip.crossbar: chip.ledger
@@ -40,7 +43,23 @@ SIBLINGS = """atomic: errors
     training.build: training.data training.loop training.losses training.optimizer
     training.loop: training.checkpoint training.data training.optimizer training.oracle
     experiment.run: experiment.results
-    cli: plots progress
+    experiment.call: experiment.results experiment.run experiment.tables
+    experiment.tables: experiment.results
+    experiment.tensorboard: experiment.results experiment.run
+    experiment.trials: experiment.results experiment.run experiment.tensorboard
+    experiment.sweep: experiment.cluster experiment.results experiment.run experiment.tables experiment.trials
+    experiment.cluster: experiment.sweep experiment.trials
+    experiment.estimate: experiment.trials
+    experiment.export: experiment.results experiment.tables
+    experiment.overview: experiment.estimate experiment.sweep experiment.tables experiment.trials
+    plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.style
+    compare: pictures.bands pictures.curves pictures.groups pictures.style
+    pictures.groups: pictures.style
+    pictures.bands: pictures.style
+    pictures.curves: pictures.bands pictures.style
+    pictures.against_axis: pictures.bands pictures.style
+    pictures.heatmap: pictures.against_axis pictures.style
+    cli: compare pictures.style plots progress
     __main__: cli"""
 SIBLINGS = {(line.split(":")[0].strip(), to) for line in SIBLINGS.split("\n") for to in line.split(":")[1].split()}
 NEVER = {"learners": ("chip", "config", "training"), "chip": ("learners",)}  # whatever the floors say

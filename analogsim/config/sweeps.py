@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,10 +111,10 @@ def load_sweep(
     builder = _Builder(base, parsed, options)
     for name, changes in variants.items():
         builder.add(name, changes)
-    for axis in parsed:
-        for key, tree in zip(axis.keys, axis.points[0]):
-            if named(key) and key not in builder.used:
-                builder.problems.append(tree.problem((), key, f"no key of the experiment is set to ${key}"))
+    for key in sorted(builder.names - builder.used):
+        builder.problems.append(
+            base.problem(("axes", key), key, f"no key of the experiment is set to ${key}", key=True)
+        )
     if builder.problems:
         raise collected(builder.problems, base.name)
     assert builder.first is not None  # without a problem there is a trial
@@ -143,17 +144,20 @@ class _Builder:
         self.first: Experiment | None = None
 
     def add(self, variant: str, changes: list[Change]) -> None:
+        if math.prod(len(axis.points) for axis in self.keyed) > MOST_TRIALS:
+            self.points = MOST_TRIALS + 1
         for point in _points(self.keyed):
+            if self.points > MOST_TRIALS:
+                message = f"more than {MOST_TRIALS} trials; take fewer points"
+                self.problems.append(self.base.problem(("axes",), None, message, key=True))
+                return
             keyed = [(key, tree) for key, tree in point.items() if not named(key)]
             tree = assembled(self.base, [*changes, *keyed, *self.options])
             used = put(tree.at(()), {}, self.names)
             self.used |= used
-            for more in _points([axis for axis in self.free if used & set(axis.keys)]):
-                self.points += 1
-                if self.points > MOST_TRIALS:
-                    message = f"more than {MOST_TRIALS} trials; take fewer points"
-                    self.problems.append(self.base.problem(("axes",), None, message, key=True))
-                    return
+            free = [axis for axis in self.free if used & set(axis.keys)]
+            self.points += math.prod(len(axis.points) for axis in free)
+            for more in _points(free) if self.points <= MOST_TRIALS else ():
                 try:
                     self._add_point(variant, tree, point | more)
                 except ConfigError as error:
@@ -240,8 +244,10 @@ def _text(
     text: dict[str, Any] = {name: tree[name] for name in Experiment.model_fields if name in tree}
     if any(variants):
         text["variants"] = told
+    last = () if any(variants) else [option for option in options if option[0].startswith("chip.")]
     columns = [
-        {key: [_value(key, point[i]) for point in axis.points] for i, key in enumerate(axis.keys)} for axis in axes
+        {key: [_value(key, point[i], last) for point in axis.points] for i, key in enumerate(axis.keys)}
+        for axis in axes
     ]
     text["axes"] = {key: values for group in columns if len(group) == 1 for key, values in group.items()}
     zipped = [group for group in columns if len(group) > 1]
@@ -250,10 +256,19 @@ def _text(
     return dump(_anchored(text))
 
 
-def _value(key: str, tree: Tree) -> Any:
-    """One value of an axis, a chip by name or file written out."""
-    whole = written_out([(key, tree)]) if key == "chip" else {}
-    return whole.get("chip", tree.value)
+def _value(key: str, tree: Tree, last: Sequence[Change]) -> Any:
+    """One value of an axis; a chip by name or file is written out, with what options change of every chip."""
+    if key != "chip":
+        return tree.value
+    value = written_out([(key, tree)]).get("chip", tree.value)
+    for leaf, changed in written_out(last).items():
+        node = value
+        *path, end = leaf.split(".")[1:]
+        for part in path:
+            node[part] = node.get(part) or {}
+            node = node[part]
+        node[end] = changed
+    return value
 
 
 def _anchored(value: Any) -> Any:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import distributed
 from dask import config as dask_config
-from distributed.client import CancelledError
 from distributed.utils import get_mp_context
 
 from analogsim.config.slurm import load_slurm
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from analogsim.experiment.sweep import Options
 
 RETRIES = 2
+SLURM_FILE = (".yaml", ".yml")
 KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of memory"
 FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
 
@@ -69,6 +70,8 @@ class _Dispatch:
     def __init__(self, client: distributed.Client, mark: Path, options: Options, begun: Any, ended: Any):
         self.client, self.mark, self.options, self.begun, self.ended = client, mark, options, begun, ended
         self.running: dict[distributed.Future, Task] = {}
+        scheduler = options.scheduler or ""  # a running cluster has counted already, by its own rule
+        self.counts_here = not scheduler or scheduler.endswith(SLURM_FILE)
         self.deaths: Counter[str] = Counter()
         self.ready: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
 
@@ -110,7 +113,7 @@ class _Dispatch:
             self.ended(task, future.result())
         elif isinstance(error, distributed.KilledWorker):
             self.deaths[task.name] += 1
-            if self.options.scheduler is None and self.deaths[task.name] <= RETRIES:
+            if self.counts_here and self.deaths[task.name] <= RETRIES:
                 self.ended(task, Ended("pending"))
                 return task
             self.ended(task, Ended("failed", KILLED))
@@ -122,7 +125,7 @@ class _Dispatch:
         return None
 
     def _have_gpus(self) -> bool:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self.client.scheduler_info()["workers"].values()
         return any("GPU" in worker["resources"] for worker in workers)
 
 
@@ -173,8 +176,8 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
                 with cluster, distributed.Client(cluster) as client:
                     client.register_plugin(_Deaf())
                     yield client
-        elif scheduler.endswith((".yaml", ".yml")):
-            with dask_config.set(settings), _slurm(scheduler) as cluster, distributed.Client(cluster) as client:
+        elif scheduler.endswith(SLURM_FILE):
+            with dask_config.set(settings), _slurm(scheduler, tasks) as cluster, distributed.Client(cluster) as client:
                 yield client
         else:
             try:
@@ -189,8 +192,8 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
         os.environ.update(before)
 
 
-def _slurm(file: str) -> Any:
-    """Jobs of one worker each, asked for as there is work."""
+def _slurm(file: str, tasks: int) -> Any:
+    """Jobs of one worker each, no more than there are tasks; a lost one is asked for anew."""
     settings = load_slurm(file)
     try:
         from dask_jobqueue.slurm import SLURMCluster  # type: ignore[import-not-found]
@@ -207,7 +210,8 @@ def _slurm(file: str) -> Any:
         job_extra_directives=list(settings.directives),
         worker_extra_args=["--nthreads", "1"],
     )
-    cluster.adapt(minimum_jobs=1, maximum_jobs=settings.jobs)
+    jobs = min(settings.jobs, tasks)
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
     return cluster
 
 

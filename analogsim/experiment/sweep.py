@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import RUN_COLUMNS, TRIAL_FIGURES, csv_text, held
 from analogsim.experiment.run import stop_signals
 from analogsim.experiment.tables import Results, load_results
-from analogsim.experiment.trials import Ended, Task, record_failure, run_trial, standing
+from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial, standing
 from analogsim.training.build import build_network, check_plan
 from analogsim.training.data import load_data
 
@@ -112,6 +113,7 @@ def sweep(
 def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) -> State:
     """Train what is left of a sweep. Raises AnalogsimError for what the user can mend."""
     trials = {trial.name: trial for trial in sweep.trials}
+    reporter_for(options.log, folder)
     check_plan({name: trial.experiment for name, trial in trials.items()})
     with held(folder, lambda: _fit(folder)):
         for stray in folder.glob(".*.part"):
@@ -267,3 +269,8 @@ def _check_data(trials: Iterable[Trial]) -> None:
             if experiment.data not in data:
                 data[experiment.data] = load_data(experiment.data)
             build_network(experiment, data[experiment.data])
+
+
+def available_workers() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

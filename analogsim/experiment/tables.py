@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -195,9 +195,3 @@ def _text(value: Any) -> str:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def rows_of(table: pd.DataFrame) -> Iterable[dict[str, Any]]:
-    """Plain rows, None for NaN: what JSON and CSV writers take."""
-    plain = table.astype(object).where(table.notna(), None)
-    return plain.to_dict("records")

@@ -26,7 +26,7 @@ import torch
 
 from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
-from analogsim.errors import AnalogsimError, FolderInUseError
+from analogsim.errors import AnalogsimError, ArgumentError, FolderInUseError
 from analogsim.experiment.results import claimed, trial_figures, write_json
 from analogsim.experiment.run import Reporter, train
 from analogsim.training.data import load_data
@@ -97,13 +97,15 @@ def run_trial(task: Task, stop: Callable[[], bool]) -> Ended:
         return Ended("failed", reason, "".join(traceback.format_exception(error)))
 
 
-def reporter_for(log: str | None, folder: Path) -> Reporter:
-    """What a training tells besides its tables: nothing, or TensorBoard's event files."""
+def reporter_for(log: str | None, folder: Path, also: Reporter | None = None) -> Reporter:
+    """What a training tells besides its tables: nothing more than `also`, or TensorBoard's event files too."""
     if log is None:
-        return Reporter()
+        return also or Reporter()
+    if log != "tensorboard":
+        raise ArgumentError("--log", log, "tensorboard")
     from analogsim.experiment.tensorboard import EventFiles
 
-    return EventFiles(folder)
+    return EventFiles(folder, also)
 
 
 @contextmanager

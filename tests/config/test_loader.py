@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from analogsim.config import schema
 from analogsim.config.loader import VARIANT, Override, Plan, bundled, load_chip, load_plan, parse_set
+from analogsim.config.sweeps import load_sweep
 from analogsim.errors import ConfigError
 
 
@@ -89,7 +90,8 @@ def test_a_chip_file_is_looked_for_beside_the_experiment_first(folder):
 
 @pytest.mark.parametrize("path", sorted(bundled("examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_examples_are_valid(path):
-    assert load_plan(path.stem) == load_plan(path)
+    load = load_sweep if "sweep" in path.stem else load_plan
+    assert load(path.stem) == load(path)
 
 
 @pytest.mark.parametrize("path", sorted(bundled("devices").glob("*.yaml")), ids=lambda path: path.stem)
