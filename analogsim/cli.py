@@ -224,15 +224,16 @@ def compare(
     from rich.console import Console
 
     from analogsim.compare import compare as put
-    from analogsim.compare import draw, levels, sheet
+    from analogsim.compare import draw, levels, sheets
     from analogsim.pictures.style import check_format, write_figure
 
     check_format(out)
     comparison = put(runs, levels(at), band, test)
-    console, shown = Console(), sheet(comparison)
-    if not console.is_terminal:  # whole lines for files and pipes
-        console = Console(width=max(80, console.measure(shown).maximum))
-    console.print(shown)
+    console = Console()
+    for shown in sheets(comparison):
+        if not console.is_terminal:  # whole lines for files and pipes
+            console = Console(width=Console(width=10_000).measure(shown).maximum)
+        console.print(shown)
     print(f"picture: {write_figure(draw(comparison), out)}")
 
 
