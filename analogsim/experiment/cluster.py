@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 RETRIES = 2
 SLURM_FILE = (".yaml", ".yml")
+PRELOADED = ["distributed", "analogsim.experiment.trials", "sklearn.model_selection", "torch._dynamo"]  # seconds
 KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of memory"
 FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
 
@@ -163,16 +164,7 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
     try:
         if scheduler is None:
             with dask_config.set(settings | {"distributed.worker.multiprocessing-method": _start_method(options)}):
-                resources = {"GPU": 1} if options.device.startswith("cuda") else None
-                cluster = distributed.LocalCluster(
-                    n_workers=min(options.workers, tasks),
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,  # type: ignore[arg-type]
-                    memory_limit=None,
-                    silence_logs=logging.CRITICAL,
-                    resources=resources,
-                )
+                cluster = _local(options, tasks)
                 with cluster, distributed.Client(cluster) as client:
                     client.register_plugin(_Deaf())
                     yield client
@@ -190,6 +182,22 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _local(options: Options, tasks: int) -> distributed.LocalCluster:
+    try:
+        return distributed.LocalCluster(
+            n_workers=min(options.workers, tasks),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,  # type: ignore[arg-type]
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+            resources={"GPU": 1} if options.device.startswith("cuda") else None,
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        hint = 'a script that starts workers needs `if __name__ == "__main__":`; workers=1 starts none'
+        raise RunFolderError(f"the workers could not be started ({error}); {hint}") from None
 
 
 def _slurm(file: str, tasks: int) -> Any:
@@ -216,12 +224,13 @@ def _slurm(file: str, tasks: int) -> Any:
 
 
 def _start_method(options: Options) -> str:
-    """Where it can be had, a server that has imported all and forks workers in no time."""
-    if not sys.platform.startswith("linux") or options.device.startswith("cuda"):
-        return "spawn"
+    """Where it can be had, a server that has imported all and forks workers in no time; dask's own setting first."""
+    method = dask_config.get("distributed.worker.multiprocessing-method")
+    if method != "spawn" or not sys.platform.startswith("linux") or options.device.startswith("cuda"):
+        return method
     with dask_config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context()  # dask names its own modules there first
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", "analogsim.experiment.trials"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     os.environ.update({name: str(value) for name, value in _thread_environment(options.threads).items()})
     return "forkserver"
 

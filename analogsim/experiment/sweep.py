@@ -124,6 +124,10 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
             for name, ended in state.ended.items():
                 if ended.status == "failed":
                     state.ended[name] = Ended("pending")
+        others = {path.name for path in folder.glob("trials/*")} - trials.keys()
+        if others:
+            text = "1 trial in the folder is" if len(others) == 1 else f"{len(others)} trials in the folder are"
+            watcher.message(f"{text} not of this sweep; they are kept, and left out of its tables")
         tables = _Tables(sweep, folder, state)
         if state.left:
             _check_data([trials[name] for name in state.left])

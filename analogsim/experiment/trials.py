@@ -81,11 +81,11 @@ def run_trial(task: Task, stop: Callable[[], bool]) -> Ended:
             resume = (folder / "config.yaml").is_file()
             plan = Plan({task.run: experiment})
             reporter = reporter_for(task.log, folder)
-            outcome = train(plan, folder, task.backend, task.device, resume, reporter, load_once, stop)
-            if outcome.interrupted:
-                return Ended("pending")
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # large, and of no more use
-            return standing(folder, peak_memory_MB())
+            train(plan, folder, task.backend, task.device, resume, reporter, load_once, stop)
+            ended = standing(folder, peak_memory_MB())
+            if ended.status in ("ok", "diverged"):
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # large, and of no more use
+            return ended
     except AnalogsimError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
