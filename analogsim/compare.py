@@ -26,7 +26,7 @@ from analogsim.errors import ArgumentError
 from analogsim.experiment.tables import Results, load_results
 from analogsim.pictures.bands import BANDS, banded, check_band
 from analogsim.pictures.curves import draw_curves
-from analogsim.pictures.groups import axes_of, grouped, kind_of
+from analogsim.pictures.groups import axes_of, grouped, kind_of, told
 from analogsim.pictures.style import GROUP, Table
 
 TESTS = {"t": "paired Student t test", "wilcoxon": "Wilcoxon signed-rank test"}
@@ -68,7 +68,7 @@ def compare(
     check_band(band)
     if test not in TESTS:
         raise ArgumentError("--test", test, ", ".join(TESTS))
-    found = [run if isinstance(run, Results) else load_results(run) for run in runs]
+    found = [told(run if isinstance(run, Results) else load_results(run)) for run in runs]
     kinds = {kind_of(results) for results in found}
     if len(kinds) != 1:
         raise ArgumentError(

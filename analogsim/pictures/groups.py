@@ -83,9 +83,11 @@ def grouped(results: Results, columns: Sequence[str]) -> tuple[Table, Table, str
 
 
 def _labels(table: Table, columns: list[str]) -> list[str]:
-    """`danp · gaussian-node · adc.bits 4`, row by row."""
-    rows = zip(*(table[name] for name in columns)) if columns else [()] * len(table)
-    return [" · ".join(filter(None, map(_said, columns, row))) for row in rows]
+    """`danp · gaussian-node · adc.bits 4`, row by row; a reference that has none of these goes by its run."""
+    if not columns:
+        return [""] * len(table)
+    rows = zip(*(table[name] for name in columns))
+    return [" · ".join(filter(None, map(_said, columns, row))) or run for run, row in zip(table["run"], rows)]
 
 
 def _said(name: str, value: object) -> str:

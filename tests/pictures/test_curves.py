@@ -110,12 +110,22 @@ def test_a_diverged_loss_leaves_the_mean_and_is_marked_at_the_top(results, trial
     assert (cross.get_xdata().tolist(), cross.get_ydata().tolist()) == ([5], [axis.get_ylim()[1]])
 
 
+def test_a_diverged_accuracy_that_is_none_is_marked_at_the_bottom(results, trial, drawn):
+    curves = results(trial(0.9, seed=0), trial(0.9, seed=1, status="diverged")).curves
+    curves.loc[curves["status"] == "diverged", "test_accuracy"] = math.nan
+    axis, _ = drawn(draw_curves(curves, "test_accuracy"))
+    assert (axis.lines[-1].get_marker(), axis.lines[-1].get_ydata().tolist()) == ("x", [axis.get_ylim()[0]])
+
+
 @pytest.mark.parametrize("loss", [math.inf, 1e300, math.nan])
 def test_a_loss_that_went_off_does_not_squeeze_the_others(results, trial, drawn, loss):
     curves = results(trial(0.9, seed=0), trial(0.9, seed=1, status="diverged")).curves
     curves.loc[curves["status"] == "diverged", ["test_loss", "train_loss"]] = loss
+    alone = curves[curves["seed"] == 0]["test_loss"].tolist()
     for axis in drawn(draw_curves(curves, "test_loss")):
         assert axis.get_ylim()[1] < 3
+        assert axis.get_yscale() == "linear"
+        assert line(axis, 1)[1][5:] == pytest.approx(alone[5:])
 
 
 def test_where_all_diverged_each_is_marked(results, trial, drawn):

@@ -2,13 +2,15 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 from matplotlib import image as images
 
 from analogsim import plots
 from analogsim.errors import ArgumentError, RunFolderError
-from analogsim.pictures.groups import axes_of, grouped
+from analogsim.experiment.tables import load_results
+from analogsim.pictures.groups import axes_of, grouped, told
 
 STARTS = {"png": b"\x89PNG\r\n\x1a\n", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -108,7 +110,7 @@ def test_an_axis_of_one_value_is_none(results, trial):
 def test_a_reference_makes_no_group(results, trial):
     found = results([trial(s=s) for s in (1.0, 2.0)], trial(run="clean"))
     assert grouped(found, ["run"])[2] is None
-    assert grouped(found, ["run", "s"])[0][plots.style.GROUP].tolist() == ["s 1", "s 2", ""]
+    assert grouped(found, ["run", "s"])[0][plots.style.GROUP].tolist() == ["s 1", "s 2", "clean"]
 
 
 @pytest.mark.parametrize("status", ["pending", "failed", "diverged"])
@@ -234,6 +236,21 @@ def test_from_the_command_line(call):
     assert (code, out, err) == (0, "picture: moved/plots/curves.png\npicture: moved/plots/loss.png\n", "")
     code, out, _ = call("plot", "moved", "--x", "reads", "--y", "angle_deg", "-o", "fig.svg")
     assert (code, out) == (0, "picture: fig.svg\n")
+
+
+def test_a_real_sweep_with_a_reference(call):
+    """Two noises and a noise-free reference on digits, in this process."""
+    Path("sweep.yaml").write_text(
+        Path("small.yaml").read_text()
+        + "axes: {noise: [1.0e-3, 1.0]}\nvariants: {noisy: {chip.node_noise.sigma: $noise}, clean: {chip: ideal}}\n"
+    )
+    assert call("sweep", "sweep.yaml", "-o", "out", "-j", 1)[0] == 0
+    code, out, err = call("plot", "out")
+    assert (code, out, err) == (0, "picture: out/plots/sweep.png\npicture: out/plots/curves.png\n", "")
+    found = told(load_results("out"))
+    assert found.axes == ("chip.node_noise.sigma",)
+    code, out, _ = call("compare", "out")
+    assert [name in out for name in ("  node_noise.sigma 1  ", "  node_noise.sigma 1e-3  ", "  clean  ")] == [True] * 3
 
 
 def test_mistakes_on_the_command_line_are_a_line(call):
