@@ -39,11 +39,15 @@ KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of
 FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
 
 
-class _Deaf(distributed.WorkerPlugin):
-    """Ctrl-C on a terminal reaches every process of the group; what it means is for the sweep to say."""
+class _Quiet(distributed.WorkerPlugin):
+    """Ctrl-C on a terminal reaches every process of the group; what it means is for the sweep to say.
+
+    And what dask logs when one of its processes is gone is said by the sweep too, in a line.
+    """
 
     def setup(self, worker: distributed.Worker) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        logging.disable()
 
 
 def run_all(
@@ -166,7 +170,7 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
             with dask_config.set(settings | {"distributed.worker.multiprocessing-method": _start_method(options)}):
                 cluster = _local(options, tasks)
                 with cluster, distributed.Client(cluster) as client:
-                    client.register_plugin(_Deaf())
+                    client.register_plugin(_Quiet())
                     yield client
         elif scheduler.endswith(SLURM_FILE):
             with dask_config.set(settings), _slurm(scheduler, tasks) as cluster, distributed.Client(cluster) as client:
@@ -232,6 +236,7 @@ def _start_method(options: Options) -> str:
         get_mp_context()  # dask names its own modules there first
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     os.environ.update({name: str(value) for name, value in _thread_environment(options.threads).items()})
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     return "forkserver"
 
 

