@@ -63,7 +63,9 @@ def draw_heatmap(
         axis.set_visible(False)
     if col is None:
         for axis, (figure, _) in zip(axes.flat, panels):
-            sheet.colorbar(images[figure], ax=axis, shrink=0.9).set_label(style.label_of(figure), fontsize=9)
+            bar = sheet.colorbar(images[figure], ax=axis, shrink=0.9)
+            if len(figures) == 1:  # else the title says it
+                bar.set_label(style.label_of(figure), fontsize=9)
     else:
         for figure in figures:
             mine = [axis for axis, (name, _) in zip(axes.flat, panels) if name == figure]
