@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,7 +138,8 @@ def sweep(
     from analogsim.progress import SweepBar, SweepLines
 
     plan = load_sweep(experiment or out / "sweep.yaml", _overrides(chip, settings))
-    options = Options(jobs or available_workers(), retry_failed, fail_fast, scheduler, backend, device, threads, log)
+    workers = jobs or available_workers(device)
+    options = Options(workers, retry_failed, fail_fast, scheduler, backend, device, threads, log)
     if dry_run:
         print(told(plan, out, options))
         return
@@ -211,6 +213,22 @@ def plot(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a sweep's.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.html", help="The page; DIR/report.html if left out.")
+    ] = None,
+    band: BandOption = "minmax",
+) -> None:
+    """Write one page that needs no network: pictures to play with, tables, chips, versions, commands."""
+    from analogsim.report.page import write_report
+
+    page, problems = write_report(folder, out, band)
+    print(f"report: {page}")
+    _end(problems)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run folders or sweeps'; the first is the yardstick.")
@@ -237,7 +255,7 @@ def compare(
     print(f"picture: {write_figure(draw(comparison), out)}")
 
 
-def _end(problems: tuple[str, ...]) -> None:
+def _end(problems: Sequence[str]) -> None:
     """Name what could not be read; the rest is written by now."""
     for problem in problems:
         print(problem, file=sys.stderr)

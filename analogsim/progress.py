@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from analogsim.experiment.estimate import duration
 from analogsim.experiment.run import Reporter
-from analogsim.experiment.sweep import State, Watcher
+from analogsim.experiment.state import State
+from analogsim.experiment.sweep import Watcher
 from analogsim.training.loop import Trainer
 
 

@@ -101,6 +101,11 @@ def test_failed_trials_make_the_command_fail(sweep, monkeypatch):
         (["train", "sweep.yaml"], "sweep.yaml:6:1: axes: an experiment with axes is a sweep; run it with `analogsim"),
         (["sweep", "sweep.yaml", "-o", "out", "--log", "wandb"], "--log: 'wandb' is not allowed; allowed: tensorboard"),
         (["sweep", "sweep.yaml", "-o", "small.yaml"], "small.yaml: not empty, and no sweep's folder; give another -o"),
+        (
+            ["sweep", "sweep.yaml", "-o", "out", "--device", "tpu"],
+            "device: 'tpu' is not allowed; allowed: cpu, cuda, or",
+        ),
+        (["sweep", "sweep.yaml", "-o", "out", "--backend", "x"], "backend: 'x' is not allowed"),
         (["status", "nosuch"], "nosuch: no sweep here, it has no sweep.yaml"),
         (["export", "nosuch", "-o", "x"], "nosuch: no results here"),
         (["export", "nosuch", "-o", "x", "--format", "xls"], "--format: 'xls' is not allowed; allowed: csv, parquet"),

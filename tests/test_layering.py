@@ -47,11 +47,13 @@ SIBLINGS = """atomic: errors
     experiment.tables: experiment.results
     experiment.tensorboard: experiment.results experiment.run
     experiment.trials: experiment.results experiment.run experiment.tensorboard
-    experiment.sweep: experiment.cluster experiment.results experiment.run experiment.tables experiment.trials
+    experiment.state: experiment.results experiment.trials
+    experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
+    experiment.sweep: experiment.trials
     experiment.cluster: experiment.sweep experiment.trials
     experiment.estimate: experiment.trials
     experiment.export: experiment.results experiment.tables
-    experiment.overview: experiment.estimate experiment.sweep experiment.tables experiment.trials
+    experiment.overview: experiment.estimate experiment.state experiment.sweep experiment.tables experiment.trials
     plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.style
     compare: pictures.bands pictures.curves pictures.groups pictures.style
     pictures.groups: pictures.style
@@ -59,7 +61,13 @@ SIBLINGS = """atomic: errors
     pictures.curves: pictures.bands pictures.style
     pictures.against_axis: pictures.bands pictures.style
     pictures.heatmap: pictures.against_axis pictures.style
-    cli: compare pictures.style plots progress
+    report.drawn: pictures.groups pictures.style
+    report.facts: pictures.style report.laws
+    report.laws: pictures.style
+    report.page: pictures.bands report.drawn report.facts report.summary report.tables
+    report.summary: pictures.bands pictures.groups pictures.style report.drawn report.tables
+    report.tables: pictures.bands pictures.groups pictures.style report.drawn
+    cli: compare pictures.style plots progress report.page
     __main__: cli"""
 SIBLINGS = {(line.split(":")[0].strip(), to) for line in SIBLINGS.split("\n") for to in line.split(":")[1].split()}
 NEVER = {"learners": ("chip", "config", "training"), "chip": ("learners",)}  # whatever the floors say

@@ -194,7 +194,7 @@ def _local(options: Options, tasks: int) -> distributed.LocalCluster:
             n_workers=min(options.workers, tasks),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,  # type: ignore[arg-type]
+            dashboard_address="127.0.0.1:0",  # any free port
             memory_limit=None,
             silence_logs=logging.CRITICAL,
             resources={"GPU": 1} if options.device.startswith("cuda") else None,

@@ -9,8 +9,9 @@ from pathlib import Path
 from analogsim.config.sweeps import Sweep, load_sweep
 from analogsim.errors import RunFolderError
 from analogsim.experiment.estimate import Estimate, estimate
-from analogsim.experiment.sweep import DONE, Options, standings
-from analogsim.experiment.tables import read_table
+from analogsim.experiment.state import standings
+from analogsim.experiment.sweep import Options
+from analogsim.experiment.tables import DONE, read_table
 from analogsim.experiment.trials import Ended
 from analogsim.training.build import check_plan
 

@@ -90,7 +90,7 @@ def train(
     begun = resume and facts.is_file()
     if begun:
         backend, device = _as_begun(facts)
-    backend = _checked(backend, device)
+    backend = checked_backend(backend, device)
     runs = [Run(name, seed, e) for name, e in plan.variants.items() for seed in e.seeds]
     data: dict[str, Dataset] = {}
     for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
@@ -203,7 +203,7 @@ def _as_begun(facts: Path) -> tuple[str, str]:
     return backend, device
 
 
-def _checked(backend: str, device: str) -> str:
+def checked_backend(backend: str, device: str) -> str:
     """The backend's name, `auto` resolved. Raises ArgumentError for what is not there."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ArgumentError("device", device, "cpu, cuda, or cuda:N")

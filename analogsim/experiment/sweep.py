@@ -11,27 +11,26 @@ is new. The folders of the trials are the truth, and the tables are made from th
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analogsim.atomic import write_text
+import torch
+
 from analogsim.config.schema import Experiment
 from analogsim.config.sweeps import Sweep, Trial, load_sweep
 from analogsim.errors import ArgumentError, RunFolderError
-from analogsim.experiment.results import RUN_COLUMNS, TRIAL_FIGURES, csv_text, held
-from analogsim.experiment.run import stop_signals
+from analogsim.experiment.results import held
+from analogsim.experiment.run import checked_backend, stop_signals
+from analogsim.experiment.state import State, Tables, standings, write_if_new
 from analogsim.experiment.tables import Results, load_results
-from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial, standing
+from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
 from analogsim.training.build import build_network, check_plan
 from analogsim.training.data import load_data
 
-DONE = ("ok", "diverged")
 TABLES_EVERY_S = 1.0
 
 
@@ -40,30 +39,6 @@ class Watcher:
 
     def message(self, text: str) -> None: ...
     def moved(self, state: State) -> None: ...
-
-
-@dataclass
-class State:
-    """Where a sweep stands: how every trial ended so far, in the plan's order, and which run now."""
-
-    ended: dict[str, Ended]
-    running: set[str] = field(default_factory=set)
-    interrupted: bool = False
-    began: float = field(default_factory=time.monotonic)
-    finished_here: int = 0
-
-    def count(self, *statuses: str) -> int:
-        return sum(ended.status in statuses for ended in self.ended.values())
-
-    @property
-    def left(self) -> list[str]:
-        return [name for name, ended in self.ended.items() if ended.status == "pending"]
-
-    @property
-    def left_s(self) -> float | None:
-        """Time left at the pace since the start; None before the first trial has ended."""
-        took = time.monotonic() - self.began
-        return took / self.finished_here * len(self.left) if self.finished_here else None
 
 
 @dataclass(frozen=True)
@@ -114,6 +89,8 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
     """Train what is left of a sweep. Raises AnalogsimError for what the user can mend."""
     trials = {trial.name: trial for trial in sweep.trials}
     reporter_for(options.log, folder)
+    if options.scheduler is None:
+        checked_backend(options.backend, options.device)
     check_plan({name: trial.experiment for name, trial in trials.items()})
     with held(folder, lambda: _fit(folder)):
         for stray in folder.glob(".*.part"):
@@ -128,10 +105,10 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
         if others:
             text = "1 trial in the folder is" if len(others) == 1 else f"{len(others)} trials in the folder are"
             watcher.message(f"{text} not of this sweep; they are kept, and left out of its tables")
-        tables = _Tables(sweep, folder, state)
+        tables = Tables(sweep, folder, state)
         if state.left:
             _check_data([trials[name] for name in state.left])
-        _write_if_new(folder / "sweep.yaml", sweep.text)
+        write_if_new(folder / "sweep.yaml", sweep.text)
         tables.write()
         tasks = [_task(trials[name], folder, options) for name in state.left]
         if tasks:
@@ -139,8 +116,9 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
     return state
 
 
-def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables: _Tables, watcher: Watcher) -> None:
+def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables: Tables, watcher: Watcher) -> None:
     halt: list[str] = []
+    failed: list[str] = []  # now, not by an earlier start
 
     def begun(task: Task) -> None:
         state.running.add(task.name)
@@ -152,8 +130,12 @@ def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables
         if how.halt is not None:
             halt.append(how.halt)
         elif how.status == "failed":
-            record_failure(Path(task.folder), how)
+            failed.append(task.name)
             watcher.message(f"trial {task.name} failed: {how.error}")
+            try:
+                record_failure(Path(task.folder), how)
+            except RunFolderError as error:  # as why it failed may be; trials.csv has it
+                watcher.message(str(error))
         state.finished_here += how.status != "pending"
         tables.write(after_s=TABLES_EVERY_S)
         watcher.moved(state)
@@ -162,7 +144,7 @@ def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables
     with stop_signals() as signalled:
 
         def stop() -> bool:
-            return bool(signalled() or halt or (options.fail_fast and state.count("failed")))
+            return bool(signalled() or halt or (options.fail_fast and failed))
 
         try:
             if options.workers == 1 and options.scheduler is None:
@@ -180,64 +162,6 @@ def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables
         state.interrupted = bool(signalled() and state.left)
     if halt:
         raise RunFolderError(halt[0])
-
-
-def standings(sweep: Sweep, folder: Path, complain: Callable[[str], None]) -> dict[str, Ended]:
-    """How every trial of the plan stands in the folder."""
-    found: dict[str, Ended] = {}
-    measured = timings(folder)
-    for trial in sweep.trials:
-        ended = standing(folder / "trials" / trial.name, measured.get(trial.name))
-        if ended.status == "pending" and ended.error:
-            complain(f"{ended.error}; the trial is trained again")
-            ended = Ended("pending")
-        found[trial.name] = ended
-    return found
-
-
-def timings(folder: Path) -> dict[str, float]:
-    """Peak memory in MB of the trials that were measured."""
-    try:
-        with (folder / "timings.csv").open(newline="", encoding="utf-8") as file:
-            return {row["trial"]: float(row["peak_memory_MB"]) for row in csv.DictReader(file) if row["peak_memory_MB"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-class _Tables:
-    """trials.csv and timings.csv, written when something has changed, and not too often."""
-
-    def __init__(self, sweep: Sweep, folder: Path, state: State):
-        self.sweep, self.folder, self.state = sweep, folder, state
-        self.columns = ("trial", *RUN_COLUMNS, *sweep.columns, *TRIAL_FIGURES)
-        self.written = 0.0
-
-    def write(self, after_s: float = 0.0) -> None:
-        if time.monotonic() - self.written < after_s:
-            return
-        _write_if_new(self.folder / "trials.csv", csv_text(self.columns, map(self._row, self.sweep.trials)))
-        ended = self.state.ended.items()
-        rows = [
-            {"trial": name, "seconds": how.seconds, "peak_memory_MB": how.memory_MB and round(how.memory_MB)}
-            for name, how in ended
-            if how.seconds is not None
-        ]
-        _write_if_new(self.folder / "timings.csv", csv_text(("trial", "seconds", "peak_memory_MB"), rows))
-        self.written = time.monotonic()
-
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        ended = self.state.ended[trial.name]
-        return trial.labels | (ended.figures or {"status": ended.status, "error": ended.error})
-
-
-def _write_if_new(path: Path, text: str) -> None:
-    """A finished sweep started again changes no byte, and no file's time either."""
-    try:
-        if path.read_bytes() == text.encode():
-            return
-    except OSError:
-        pass
-    write_text(path, text)
 
 
 def _fit(folder: Path) -> None:
@@ -275,6 +199,8 @@ def _check_data(trials: Iterable[Trial]) -> None:
             build_network(experiment, data[experiment.data])
 
 
-def available_workers() -> int:
-    """The cores this process may use."""
+def available_workers(device: str = "cpu") -> int:
+    """The cores this process may use, or the GPUs there are."""
+    if device == "cuda":
+        return max(1, torch.cuda.device_count())
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
-import resource
+import os
 import shutil
 import sys
 import time
@@ -26,12 +26,18 @@ import torch
 
 from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
-from analogsim.errors import AnalogsimError, ArgumentError, FolderInUseError
+from analogsim.errors import AnalogsimError, ArgumentError, FolderInUseError, RunFolderError
 from analogsim.experiment.results import claimed, trial_figures, write_json
 from analogsim.experiment.run import Reporter, train
 from analogsim.training.data import load_data
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # they end a sweep, not a trial
+NO_ROOM = (
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    getattr(errno, "EDQUOT", None),
+)  # end a sweep, not a trial
 STOP_EVERY_S = 0.25
 
 load_once = lru_cache(maxsize=2)(load_data)  # a worker trains many trials on the same data
@@ -90,7 +96,8 @@ def run_trial(task: Task, stop: Callable[[], bool]) -> Ended:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             return Ended("pending", halt=str(error))
-        return Ended("failed", " ".join(str(error).split("\n")))
+        reason = " ".join(str(error).split("\n"))
+        return Ended("failed", reason.replace(task.folder, task.name))  # a table names no place of this machine
     except Exception as error:
         told = str(error).strip().split("\n")[0]
         reason = f"{type(error).__name__}: {told}" if told else type(error).__name__
@@ -113,8 +120,7 @@ def _claimed(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
     """The folder as this trial's; waits while a worker of a sweep that was killed still has it."""
     while True:
         try:
-            failed = folder / "error.json"
-            failed.unlink(missing_ok=True)
+            _forget_failure(folder)
             with claimed(folder, (folder / "config.yaml").is_file()):
                 yield True
                 return
@@ -123,6 +129,13 @@ def _claimed(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
                 yield False
                 return
             time.sleep(STOP_EVERY_S)
+
+
+def _forget_failure(folder: Path) -> None:
+    try:
+        (folder / "error.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def standing(folder: Path, memory_MB: float | None = None) -> Ended:
@@ -162,7 +175,11 @@ def threads_limited(threads: int) -> Iterator[None]:
         numba.set_num_threads(before[1])
 
 
-def peak_memory_MB() -> float:
-    """The most memory this process has held so far."""
+def peak_memory_MB() -> float | None:
+    """The most memory this process has held so far; None where the system does not say."""
+    if os.name != "posix":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -235,9 +235,24 @@ def test_a_failed_trial_is_recorded_and_the_others_are_trained(tmp_path, whole):
     assert (tmp_path / "trials.csv").read_bytes() == (whole / "trials.csv").read_bytes()
 
 
+def test_a_trial_whose_folder_cannot_be_made_has_failed_and_the_others_are_trained(tmp_path, whole):
+    (tmp_path / "sweep.yaml").touch()
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / NAMES[1]).touch()
+    notes = Notes()
+    state = run(tmp_path, notes=notes)
+    assert (state.count("ok"), state.count("failed")) == (7, 1)
+    assert f"{NAMES[1]}: cannot be" in rows(tmp_path)[1]["error"]
+    (tmp_path / "trials" / NAMES[1]).unlink()
+    run(tmp_path)
+    assert (tmp_path / "trials.csv").read_bytes() == (whole / "trials.csv").read_bytes()
+
+
 def test_fail_fast_stops_at_the_first(tmp_path):
     state = run(tmp_path, work=failing(NAMES[1:3], "no"), fail_fast=True)
     assert (state.count("ok"), state.count("failed"), len(state.left)) == (1, 1, 6)
+    state = run(tmp_path, work=failing(NAMES[2:3], "no"), fail_fast=True)  # of this start
+    assert (state.count("ok"), state.count("failed"), len(state.left)) == (1, 2, 5)
 
 
 def test_an_exception_is_a_failure_with_its_traceback(tmp_path, monkeypatch):
