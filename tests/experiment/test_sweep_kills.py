@@ -92,6 +92,6 @@ def test_six_kills_of_workers_and_their_coordinator(check_kills):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("jobs", "share"), [(2, 0.6), (3, 0.9)])
+@pytest.mark.parametrize(("jobs", "share"), [(1, 0.0), (2, 0.6), (3, 0.9)])
 def test_a_hundred_kills(check_kills, jobs, share):
     check_kills(jobs=jobs, wanted=100, seed=3, share=share)
