@@ -7,19 +7,40 @@ if TYPE_CHECKING:
     from analogsim.chip.crossbar import Crossbar
     from analogsim.config.loader import load_chip, load_plan
     from analogsim.errors import AnalogsimError
+    from analogsim.estimators import AnalogClassifier, AnalogRegressor
+    from analogsim.experiment.call import train
+    from analogsim.experiment.sweep import sweep
+    from analogsim.experiment.tables import load_results
     from analogsim.training.build import build_trainer
     from analogsim.training.data import load_data
 
 __version__ = "0.1.0"
-__all__ = ["AnalogsimError", "Crossbar", "build_trainer", "load_chip", "load_data", "load_plan"]
+__all__ = [
+    "AnalogClassifier",
+    "AnalogRegressor",
+    "AnalogsimError",
+    "Crossbar",
+    "build_trainer",
+    "load_chip",
+    "load_data",
+    "load_plan",
+    "load_results",
+    "sweep",
+    "train",
+]
 
 _HOMES = {
+    "AnalogClassifier": "estimators",
+    "AnalogRegressor": "estimators",
     "AnalogsimError": "errors",
     "Crossbar": "chip.crossbar",
     "build_trainer": "training.build",
     "load_chip": "config.loader",
     "load_data": "training.data",
     "load_plan": "config.loader",
+    "load_results": "experiment.tables",
+    "sweep": "experiment.sweep",
+    "train": "experiment.call",
 }
 
 

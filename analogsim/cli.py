@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one dotted key, as in learner.samples=10."),
 ]
+OutOption = Annotated[Path, typer.Option("-o", "--out", help="The folder or file to write.")]
+LogOption = Annotated[str | None, typer.Option("--log", metavar="tensorboard", help="Write event files as well.")]
+BandOption = Annotated[str, typer.Option("--band", metavar="minmax|ci95|std", help="What is shown over seeds.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Train this one seed.")]
 
 
@@ -47,6 +51,7 @@ def train(
     backend: Annotated[str | None, typer.Option(help="auto, numpy, numba or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     seed: SeedOption = None,
+    log: LogOption = None,
 ) -> None:
     """Train every variant and seed of an experiment; write curves, a picture and checkpoints."""
     from analogsim.config.loader import load_plan
@@ -61,22 +66,22 @@ def train(
     new = None if resume else load_plan(str(experiment), _overrides(chip, settings, seed))
     with claimed(folder, resume is not None):
         plan = new or load_plan(folder / "config.yaml")
-        sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None))
+        sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None, log))
 
 
-def _train(plan: Plan, folder: Path, backend: str, device: str, resume: bool) -> int:
+def _train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, log: str | None) -> int:
+    from contextlib import nullcontext
+
     from rich.console import Console
 
     from analogsim.experiment.run import train as train_plan
+    from analogsim.experiment.trials import reporter_for
     from analogsim.plots import plot_curves
     from analogsim.progress import Bar, Lines
 
     console = Console()
-    if console.is_terminal:
-        with Bar(console) as bar:
-            outcome = train_plan(plan, folder, backend, device, resume, bar)
-    else:
-        outcome = train_plan(plan, folder, backend, device, resume, Lines())
+    with Bar(console) if console.is_terminal else nullcontext(Lines()) as shown:
+        outcome = train_plan(plan, folder, backend, device, resume, reporter_for(log, folder, shown))
     if outcome.interrupted:
         print(f"stopped; go on with: analogsim train --resume {shlex.quote(str(folder))}")
         return 130
@@ -167,6 +172,159 @@ def devices_fit(
     write_chip(fit, out)
     Console().print(table(fit))
     print(f"chip:    {out}\npicture: {plot_fit(fit, picture)}")
+
+
+@app.command()
+def sweep(
+    out: OutOption,
+    experiment: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A file, or a shipped name.")] = None,
+    jobs: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Trials at a time; else one a core.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long; run nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first trial that fails.")] = False,
+    settings: SetOption = None,
+    chip: ChipOption = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A running dask cluster, or a Slurm file.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
+    log: LogOption = None,
+) -> None:
+    """Run every trial of a sweep, or go on with it; SWEEP left out: with the one in the folder."""
+    from rich.console import Console
+
+    from analogsim.config.sweeps import load_sweep
+    from analogsim.experiment.overview import dry_run as told
+    from analogsim.experiment.overview import overview
+    from analogsim.experiment.sweep import Options, available_workers, run_sweep
+    from analogsim.progress import SweepBar, SweepLines
+
+    plan = load_sweep(experiment or out / "sweep.yaml", _overrides(chip, settings))
+    workers = jobs or available_workers(device)
+    options = Options(workers, retry_failed, fail_fast, scheduler, backend, device, threads, log)
+    if dry_run:
+        print(told(plan, out, options))
+        return
+    console = Console()
+    if console.is_terminal:
+        with SweepBar(console) as bar:
+            state = run_sweep(plan, out, options, bar)
+    else:
+        state = run_sweep(plan, out, options, SweepLines())
+    if state.interrupted:
+        print(f"stopped; go on with: analogsim sweep -o {shlex.quote(str(out))}")
+        sys.exit(130)
+    print(f"{overview(state.ended)}\ntrials: {out / 'trials.csv'}")
+    sys.exit(1 if state.count("failed") else 0)
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder.")]) -> None:
+    """Say how far a sweep is: trials done, failed, begun and left."""
+    from analogsim.experiment.overview import status as told
+
+    print(told(folder))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a sweep's.")],
+    out: OutOption,
+    form: Annotated[str, typer.Option("--format", metavar="csv|parquet|json")] = "csv",
+    what: Annotated[str, typer.Option("--what", metavar="curves|trials")] = "curves",
+) -> None:
+    """Write all curves, or all trials, of a folder as one tidy table."""
+    from analogsim.experiment.export import export as write
+
+    _end(write(folder, out, form, what))
+
+
+@app.command()
+def combine(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweeps' folders.")],
+    out: OutOption,
+) -> None:
+    """Merge sweeps into one folder of their tables and trials."""
+    from analogsim.experiment.export import combine as merge
+
+    count, problems = merge(folders, out)
+    print(f"{count} trials: {out / 'trials.csv'}")
+    _end(problems)
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a sweep's.")],
+    x: Annotated[str | None, typer.Option("--x", metavar="COLUMN", help="What to draw against.")] = None,
+    y: Annotated[str | None, typer.Option("--y", metavar="COLUMN", help="What to draw; an axis: a heat map.")] = None,
+    hue: Annotated[str | None, typer.Option("--hue", metavar="COLUMN", help="A line for each of its values.")] = None,
+    col: Annotated[str | None, typer.Option("--col", metavar="COLUMN", help="A panel for each of its values.")] = None,
+    band: BandOption = "minmax",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FIG.png|svg|pdf", help="One picture, here.")
+    ] = None,
+) -> None:
+    """Draw what a folder holds: learning curves, figures against a sweep's axis, heat maps; or one of your own."""
+    from analogsim.experiment.tables import load_results
+    from analogsim.plots import plot as draw
+
+    results = load_results(folder)
+    for path in draw(results, out, x, y, hue, col, band):
+        print(f"picture: {path}")
+    _end(results.problems)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a sweep's.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE.html", help="The page; DIR/report.html if left out.")
+    ] = None,
+    band: BandOption = "minmax",
+) -> None:
+    """Write one page that needs no network: pictures to play with, tables, chips, versions, commands."""
+    from analogsim.report.page import write_report
+
+    page, problems = write_report(folder, out, band)
+    print(f"report: {page}")
+    _end(problems)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders or sweeps'; the first is the yardstick.")
+    ],
+    at: Annotated[str, typer.Option("--at", metavar="LIST", help="Accuracies to be reached, as in 0.8,0.9.")] = "",
+    band: BandOption = "minmax",
+    test: Annotated[str, typer.Option(metavar="t|wilcoxon", help="The paired test over common seeds.")] = "t",
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FIG.png|svg|pdf")] = Path("compare.png"),
+) -> None:
+    """Put runs side by side: final, best, epochs and reads to given accuracies, a paired test, an overlay."""
+    from rich.console import Console
+
+    from analogsim.compare import compare as put
+    from analogsim.compare import draw, levels, sheets
+    from analogsim.pictures.style import check_format, write_figure
+
+    check_format(out)
+    comparison = put(runs, levels(at), band, test)
+    console = Console()
+    for shown in sheets(comparison):
+        if not console.is_terminal:  # whole lines for files and pipes
+            console = Console(width=Console(width=10_000).measure(shown).maximum)
+        console.print(shown)
+    print(f"picture: {write_figure(draw(comparison), out)}")
+
+
+def _end(problems: Sequence[str]) -> None:
+    """Name what could not be read; the rest is written by now."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -57,3 +57,7 @@ class RunFolderError(AnalogsimError):
 
 class ChipError(AnalogsimError):
     """A chip is asked for what its description says nothing of; the text names chip, law and range."""
+
+
+class FolderInUseError(RunFolderError):
+    """Another process holds the folder."""

@@ -1,67 +1,135 @@
-"""Pictures from results; nothing here trains."""
+"""The right pictures for what a results folder holds; nothing here trains.
+
+a run folder                       curves, loss
+a sweep over one numeric axis      sweep (final and best figures against it), curves
+over two or more                   heatmap, curves
+over names alone (chips, rules)    sweep (points), curves
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from analogsim.atomic import write_atomic
-from analogsim.experiment.results import EPOCH_COLUMNS
+from analogsim.errors import ArgumentError
+from analogsim.experiment.tables import Results, load_results
+from analogsim.pictures import style
+from analogsim.pictures.against_axis import draw_against_axis
+from analogsim.pictures.bands import check_band
+from analogsim.pictures.curves import draw_curves
+from analogsim.pictures.groups import LABELS, axes_of, grouped, kind_of, told
+from analogsim.pictures.heatmap import draw_heatmap
+from analogsim.pictures.style import Table
 
-# Okabe and Ito's colours: told apart by colour-blind readers; markers and dashes serve in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = "osD^vPX"  # one fewer than colours, so that the pairs repeat after 56
+ALONG = ("epoch", "step", "reads", "writes", "seconds")  # what a learning curve can be drawn against
+MOST_PANELS = 8
 
 
 def plot_curves(folder: Path) -> Path:
-    """plots/curves.png: train and test curves of a run folder, mean and min..max over seeds."""
-    missing = {column: ["", "nan"] for column in EPOCH_COLUMNS}  # pandas' own would take a run called NA for none
-    curves = pd.read_csv(folder / "curves.csv", dtype={"run": str}, keep_default_na=False, na_values=missing)
-    accuracy = bool(curves["test_accuracy"].notna().any())
-    panels = (("accuracy", "accuracy (%)"), ("loss", "loss")) if accuracy else (("loss", "loss"),)
-    figure = Figure(figsize=(5.2 * len(panels), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for axis, (figure_name, label) in zip(axes[0], panels):
-        for index, (name, run) in enumerate(curves.groupby("run", sort=False)):
-            _draw(axis, run, figure_name, str(name), index)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    styles = [
-        axes[0][-1].plot([], [], style, color="grey", label=label)[0]
-        for style, label in (("-", "test, on the chip"), (":", "train"))
-    ]
-    axes[0][0].legend(frameon=False, fontsize=9)
-    if len(panels) > 1:
-        axes[0][-1].legend(handles=styles, frameon=False, fontsize=9)
-    seeds = len(set(curves["seed"]))
-    if seeds > 1:
-        figure.suptitle(f"mean and range of {seeds} seeds", fontsize=10)
-    path = write_atomic(folder / "plots" / "curves.png", lambda file: figure.savefig(file, dpi=130, format="png"))
-    return path
+    """plots/curves.png of a run folder, and its other pictures."""
+    return plot(load_results(folder))[0]
 
 
-def _draw(axis: Axes, run: pd.DataFrame, figure: str, name: str, index: int) -> None:
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    scale = 100 if figure == "accuracy" else 1
-    if "diverged" in set(run["status"]):
-        name += " (diverged)"
-    for split, style in (("test", "-"), ("train", ":")):
-        by_epoch = run.groupby("epoch")[f"{split}_{figure}"].agg(["mean", "min", "max"]) * scale
-        every = max(1, len(by_epoch) // 10)
-        axis.plot(
-            by_epoch.index,
-            by_epoch["mean"],
-            style,
-            color=colour,
-            marker=marker if split == "test" else None,
-            markevery=every,
-            markersize=4,
-            label=name if split == "test" else None,
-        )
-        axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0)
+def plot(
+    results: Results,
+    out: str | Path | None = None,
+    x: str | None = None,
+    y: str | None = None,
+    hue: str | None = None,
+    col: str | None = None,
+    band: str = "minmax",
+) -> list[Path]:
+    """Draw a folder's results; the paths of the pictures.
+
+    out: one picture, to this file, its format told by its ending; left out: all that fit, as PNG in plots/.
+    x, y, hue, col: columns of the tables, one picture of your own with panels over `col`; an axis may go by its
+    last parts (`adc.bits`). y may be another axis: a heat map. band: minmax, ci95 or std.
+    Raises ArgumentError for a column that is not there.
+    """
+    check_band(band)
+    if out is not None:
+        style.check_format(Path(out))
+    named = dict(zip(results.axes, told(results).axes))
+    x, y, hue, col = (named.get(name or "", name) for name in (x, y, hue, col))
+    results = told(results)
+    if x or y or hue or col:
+        return [style.write_figure(_own(results, x, y, hue, col, band), Path(out or results.folder / "plots/own.png"))]
+    pictures = fitting(results, band)
+    if out is not None:
+        return [style.write_figure(next(iter(pictures.values()))(), Path(out))]
+    folder = results.folder / "plots"
+    return [style.write_figure(draw(), folder / f"{name}.png") for name, draw in pictures.items()]
+
+
+def fitting(results: Results, band: str = "minmax") -> dict[str, Callable[[], Figure]]:
+    """The pictures that fit, by name, the most telling first."""
+    results = told(results)
+    numeric, names = axes_of(results)
+    kind = kind_of(results)
+    figures = (f"final_test_{kind}", f"best_test_{kind}")
+    pictures: dict[str, Callable[[], Figure]] = {}
+    if len(numeric) > 1:
+        trials, _, group = grouped(results, ["run", *names, *numeric[2:]])
+        shown = figures[:1] if group else figures
+        pictures["heatmap"] = lambda: draw_heatmap(trials, numeric[0], numeric[1], shown, group)
+    elif numeric or names:
+        x = [*numeric, *names][0]
+        trials, _, group = grouped(results, [name for name in ("run", *names) if name != x])
+        pictures["sweep"] = lambda: draw_against_axis(trials, x, figures, group, None, band)
+    _, curves, group = grouped(results, ["run", *names, *numeric[2:]])
+    hue, col = (numeric[0], group) if numeric else (group, None)
+    if len(numeric) == 2 and group is None:
+        col = numeric[1]
+    if col is None or (len(numeric) < 3 and curves[col].nunique() <= MOST_PANELS and col != hue):
+        xs = ("epoch", "reads")
+        if len(numeric) < 2 or col != group:
+            pictures["curves"] = lambda: draw_curves(curves, f"test_{kind}", xs, hue, col, band)
+        if kind == "accuracy" and not numeric:
+            pictures["loss"] = lambda: draw_curves(curves, "test_loss", xs, hue, col, band)
+    return pictures
+
+
+def _own(results: Results, x: str | None, y: str | None, hue: str | None, col: str | None, band: str) -> Figure:
+    """The picture that the options ask for."""
+    options = {"x": x, "y": y, "hue": hue, "col": col}
+    x, y, hue, col = (_column(results, option, name) for option, name in options.items())
+    numeric, names = axes_of(results)
+    kind = kind_of(results)
+    rest = [name for name in ("run", *names, *numeric) if name not in (x, y, hue, col)]
+    if y in (*numeric, *names, *LABELS):
+        other = x or next((name for name in (*numeric, *names, *LABELS) if name != y), "seed")
+        return draw_heatmap(results.trials, other, y, (hue or f"final_test_{kind}",), col)
+    if x in ALONG or (x is None and (y in results.curves or not (numeric or names))):
+        trials, curves, group = grouped(results, rest)
+        y = y or f"test_{kind}"
+        _figure("y", y, curves)
+        return draw_curves(curves, y, (x,) if x else ("epoch", "reads"), hue or group, col, band)
+    x = x or [*numeric, *names][0]
+    figures = (y,) if y else (f"final_test_{kind}", f"best_test_{kind}")
+    trials, _, group = grouped(results, [name for name in rest if name != x])
+    for figure in figures:
+        _figure("y", figure, trials)
+    return draw_against_axis(trials, x, figures, hue or group, col, band)
+
+
+def _figure(option: str, name: str, table: Table) -> None:
+    """Refuse what is no number."""
+    if name not in table or not style.is_number(table[name]):
+        numbers = [column for column in table if style.is_number(table[column])]
+        raise ArgumentError(f"--{option}", name, f"a column of numbers: {', '.join(numbers)}")
+
+
+def _column(results: Results, option: str, name: str | None) -> str | None:
+    """A column by its name or by its last dotted parts."""
+    if name is None:
+        return None
+    known = list(dict.fromkeys([*results.trials.columns, *results.curves.columns]))
+    short = {"accuracy": "test_accuracy", "loss": "test_loss"}.get(name, name)
+    if short in known:
+        return short
+    ending = [column for column in known if column.endswith(f".{name}")]
+    if len(ending) != 1:
+        raise ArgumentError(f"--{option}", name, f"one of the columns {', '.join(known)}")
+    return ending[0]

@@ -8,7 +8,10 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from analogsim.experiment.estimate import duration
 from analogsim.experiment.run import Reporter
+from analogsim.experiment.state import State
+from analogsim.experiment.sweep import Watcher
 from analogsim.training.loop import Trainer
 
 
@@ -66,6 +69,53 @@ class Bar(Reporter):
         assert self._task is not None
         diverged = "  diverged" if trainer.progress.status == "diverged" else ""
         self._bar.update(self._task, completed=trainer.progress.step, figures=figures(trainer) + diverged)
+
+
+class SweepLines(Watcher):
+    """A line now and then, for logs and pipes: at most one in two seconds, and the last."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def moved(self, state: State) -> None:
+        if state.left and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 2.0
+        print(standing(state), flush=True)
+
+
+class SweepBar(Watcher):
+    """A live bar of all trials."""
+
+    def __init__(self, console: Console):
+        columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> SweepBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
+
+    def moved(self, state: State) -> None:
+        ended = len(state.ended) - len(state.left)
+        self._bar.update(self._task, total=len(state.ended), completed=ended, description=standing(state))
+
+
+def standing(state: State) -> str:
+    """`12 of 40 done, 1 failed, 2 running, 3 min left`."""
+    text = f"{state.count('ok', 'diverged')} of {len(state.ended)} done, {state.count('failed')} failed"
+    text += f", {len(state.running)} running" if state.left else ""
+    left_s = state.left_s
+    return text if not state.left or left_s is None else f"{text}, {duration(left_s)} left"
 
 
 def figures(trainer: Trainer) -> str:

@@ -64,7 +64,7 @@ class Board:
 def main(epochs: int = 10) -> float:
     plan = analogsim.load_plan("quickstart")
     experiment = plan.variants["gaussian-node"]  # its data, network, rule and optimiser; not its chip
-    experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": epochs})})
+    experiment = experiment.replace(**{"training.epochs": epochs})
     trainer = analogsim.build_trainer(experiment, analogsim.load_data(experiment.data), seed=0, chip=Board())
     trainer.run(after_epoch=lambda: print(_line(trainer.progress.rows[-1])))
     return trainer.progress.rows[-1]["test_accuracy"]

@@ -34,7 +34,7 @@ class SignPerturbation:
 
 def main(epochs: int = 10) -> float:
     experiment = analogsim.load_plan("quickstart").variants["crossbar-generic"]
-    experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update={"epochs": epochs})})
+    experiment = experiment.replace(**{"training.epochs": epochs})
     data = analogsim.load_data(experiment.data)
     trainer = analogsim.build_trainer(experiment, data, seed=0, learner=SignPerturbation())
     trainer.run(after_epoch=lambda: print(_line(trainer.progress.rows[-1])))

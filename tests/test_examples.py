@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from analogsim.config.loader import bundled, load_chip, load_plan
+from analogsim.config.sweeps import load_sweep
 from analogsim.training.build import check_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +29,10 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_is_valid_by_name(name):
-    plan = load_plan(name)
-    check_plan(plan.variants)
+    if "sweep" in name:
+        check_plan({trial.name: trial.experiment for trial in load_sweep(name).trials})
+    else:
+        check_plan(load_plan(name).variants)
 
 
 def test_the_wheel_carries_every_example():

@@ -22,7 +22,7 @@ FLOORS = (
     ("chip", "learners"),
     ("training",),
     ("experiment",),
-    ("cli", "devices", "plots", "progress", "report", "__main__"),
+    ("cli", "devices", "plots", "pictures", "compare", "estimators", "progress", "report", "__main__"),
 )
 # Every import there is that stays on its floor: importer -> imported.
 SIBLINGS = """atomic: errors
@@ -31,8 +31,11 @@ SIBLINGS = """atomic: errors
     config.writing: config.base
     config.chip: config.base config.laws config.loader config.writing
     config.findings: config.base config.yaml_tree
-    config.loader: config.chip config.findings config.schema config.yaml_tree
-    config.schema: config.base config.chip
+    config.loader: config.base config.chip config.findings config.schema config.yaml_tree
+    config.axes: config.base config.chip config.schema config.yaml_tree
+    config.schema: config.base config.chip config.loader
+    config.slurm: config.base config.findings config.yaml_tree
+    config.sweeps: config.axes config.base config.chip config.findings config.loader config.schema config.yaml_tree
     physics.flicker: physics.read_noise
     physics.drift: physics.flicker physics.read_noise
     physics.update: physics.pulsed_cells
@@ -53,8 +56,33 @@ SIBLINGS = """atomic: errors
     experiment.run: experiment.results
     cli: devices.fit devices.fit_report devices.measurements devices.plot devices.table plots progress
     devices.fit: devices.measurements
-    devices.fit_report: devices.fit plots
-    devices.plot: plots
+    devices.fit_report: devices.fit pictures.style
+    devices.plot: pictures.style
+    experiment.call: experiment.results experiment.run experiment.tables
+    experiment.tables: experiment.results
+    experiment.tensorboard: experiment.results experiment.run
+    experiment.trials: experiment.results experiment.run experiment.tensorboard
+    experiment.state: experiment.results experiment.trials
+    experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
+    experiment.sweep: experiment.trials
+    experiment.cluster: experiment.sweep experiment.trials
+    experiment.estimate: experiment.trials
+    experiment.export: experiment.results experiment.tables
+    experiment.overview: experiment.estimate experiment.state experiment.sweep experiment.tables experiment.trials
+    plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.style
+    compare: pictures.bands pictures.curves pictures.groups pictures.style
+    pictures.groups: pictures.style
+    pictures.bands: pictures.style
+    pictures.curves: pictures.bands pictures.style
+    pictures.against_axis: pictures.bands pictures.style
+    pictures.heatmap: pictures.against_axis pictures.style
+    report.drawn: pictures.groups pictures.style
+    report.facts: pictures.style report.laws
+    report.laws: pictures.style
+    report.page: pictures.bands report.drawn report.facts report.summary report.tables
+    report.summary: pictures.bands pictures.groups pictures.style report.drawn report.tables
+    report.tables: pictures.bands pictures.groups pictures.style report.drawn
+    cli: compare pictures.style plots progress report.page
     __main__: cli"""
 SIBLINGS = {(line.split(":")[0].strip(), to) for line in SIBLINGS.split("\n") for to in line.split(":")[1].split()}
 NEVER = {"learners": ("chip", "config", "training"), "chip": ("learners",)}  # whatever the floors say

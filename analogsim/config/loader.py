@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from analogsim.config.base import Section
 from analogsim.config.chip import ChipDescription
 from analogsim.config.findings import collected, validate
 from analogsim.config.schema import Experiment
@@ -22,6 +23,8 @@ from analogsim.config.yaml_tree import Key, Tree, dotted, dump, parse_value, rea
 from analogsim.errors import ConfigError, Problem
 
 VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,59}(?<![. ])")  # a variant's name becomes a folder's
+Model = TypeVar("Model", ChipDescription, Experiment)
+Change = tuple[str, Tree]  # a dotted key, and its new value with its places
 _BESIDES: dict[Key, str] = {(): "variants", ("chip",): "base"}
 
 
@@ -43,9 +46,9 @@ class Plan:
     def to_yaml(self) -> str:
         """The fully resolved experiment; reading it again gives the same plan."""
         base, *_ = trees = [experiment.model_dump(mode="json") for experiment in self.variants.values()]
-        first = dict(_leaves(base))
+        first = dict(leaves_of(base))
         variants = {
-            name: {dotted(path): value for path, value in _leaves(tree) if path not in first or value != first[path]}
+            name: {dotted(path): value for path, value in leaves_of(tree) if path not in first or value != first[path]}
             for name, tree in zip(self.variants, trees)
         }
         return dump(base | {"variants": variants})
@@ -80,12 +83,15 @@ def load_chip(source: str | Path) -> ChipDescription:
     return validate(ChipDescription, _read_chip(find(str(source), "devices")))
 
 
-def load_plan(source: str | Path, overrides: Sequence[Override] = ()) -> Plan:
-    """An experiment with its variants by NAME or FILE. Raises ConfigError listing all problems."""
-    base = read_tree(find(str(source), "examples"))
+def load_plan(source: str | Path | Mapping[str, Any], overrides: Sequence[Override] = ()) -> Plan:
+    """An experiment with its variants by NAME, FILE or mapping. Raises ConfigError listing all problems."""
+    base = read_experiment(source)
     problems = list(base.problems)
-    options = [(override.key, Tree.said(override.value, override.where, override.key)) for override in overrides]
-    variants = _variants(base, problems)
+    if "axes" in base.value:
+        message = "an experiment with axes is a sweep; run it with `analogsim sweep`"
+        raise ConfigError([base.problem(("axes",), None, message, key=True)])
+    options = options_of(overrides)
+    variants = read_variants(base, problems)
     plans: dict[str, Experiment] = {}
     for name, changes in variants.items():
         try:
@@ -106,6 +112,18 @@ def load_plan(source: str | Path, overrides: Sequence[Override] = ()) -> Plan:
     return Plan(plans)
 
 
+def read_experiment(source: str | Path | Mapping[str, Any]) -> Tree:
+    """The tree of an experiment or sweep by NAME, FILE or mapping, not validated yet."""
+    if isinstance(source, Mapping):
+        return Tree.said(_plain(source), "experiment", "")
+    return read_tree(find(str(source), "examples"))
+
+
+def options_of(overrides: Sequence[Override]) -> list[Change]:
+    """What overrides change, each with its place."""
+    return [(option.key, Tree.said(_plain(option.value), option.where, option.key)) for option in overrides]
+
+
 def parse_set(text: str) -> Override:
     """`key=value` of a `--set` option."""
     key, _, value = text.partition("=")
@@ -115,18 +133,32 @@ def parse_set(text: str) -> Override:
     return Override(key.strip(), parse_value(value, where, key.strip()), where)
 
 
-def replace(chip: ChipDescription, changes: Mapping[str, Any]) -> ChipDescription:
-    """A copy of a chip with dotted keys changed."""
-    tree = Tree.said(chip.model_dump(mode="json"), "chip.replace", "")
-    for key, value in changes.items():
-        _change(tree, key, Tree.said(value, "chip.replace", key))
-    return validate(ChipDescription, tree)
+def replace(model: Model, changes: Mapping[str, Any]) -> Model:
+    """A copy of a chip or an experiment with dotted keys changed."""
+    where = f"{'chip' if isinstance(model, ChipDescription) else 'experiment'}.replace"
+    tree = Tree.said(_plain(model), where, "")
+    said = [(key, Tree.said(_plain(value), where, key)) for key, value in changes.items()]
+    if isinstance(model, Experiment):
+        return _experiment(tree, said)
+    for key, value in said:
+        _change(tree, key, value)
+    return validate(type(model), tree)
 
 
-Change = tuple[str, Tree]  # a dotted key, and its new value with its places
+def _plain(value: Any) -> Any:
+    """What a Python caller gives, as YAML would have it: mappings, lists, numbers, text."""
+    if isinstance(value, Section):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value  # NumPy's numbers and arrays
 
 
-def _variants(base: Tree, problems: list[Problem]) -> dict[str, list[Change]]:
+def read_variants(base: Tree, problems: list[Problem]) -> dict[str, list[Change]]:
     """The changes each variant makes; one nameless variant without any if the file has none."""
     variants = base.value.get("variants") or {}
     found: dict[str, list[Change]] = {}
@@ -165,6 +197,16 @@ def _same(base: Tree, one: list[Change], other: list[Change]) -> bool:
 
 
 def _experiment(base: Tree, changes: Sequence[Change]) -> Experiment:
+    return validated(assembled(base, changes)).resolved()
+
+
+def validated(tree: Tree) -> Experiment:
+    """An assembled tree as an experiment, `auto` still in it. Raises ConfigError listing all problems."""
+    return validate(Experiment, tree, _BESIDES)
+
+
+def assembled(base: Tree, changes: Sequence[Change]) -> Tree:
+    """A copy of the tree with its chip written out and the changes made: another chip first, then the rest."""
     tree = base.at(())
     tree.value.pop("variants", None)
     for key, change in changes:
@@ -175,7 +217,32 @@ def _experiment(base: Tree, changes: Sequence[Change]) -> Experiment:
     for key, change in changes:
         if not _names_chip(key, change.value) and (known or key.split(".")[0] != "chip"):
             _change(tree, key, change)
-    return validate(Experiment, tree, _BESIDES).resolved()
+    return tree
+
+
+def written_out(changes: Sequence[Change]) -> dict[str, Any]:
+    """The same changes as dotted keys and plain values that need no file; the last saying of a key is kept.
+
+    A chip by name or file becomes an inline one on `ideal`, the chip of the schema's defaults.
+    """
+    told: dict[str, Any] = {}
+    for key, change in changes:
+        if key == "chip" and _names_chip(key, change.value):
+            tree = Tree({"chip": None}, {(): change.where[()]}, change.name)
+            tree.graft(("chip",), change.at(()))
+            _expand_chip(tree)
+            unsaid = ChipDescription().model_dump(
+                mode="json", include={"name", "description", "source", "injection_port"}
+            )
+            leaves = {key: {"base": "ideal"} | unsaid | tree.value["chip"]}
+        elif _names_chip(key, change.value):
+            leaves = {key: change.value}
+        else:
+            leaves = {dotted((*key.split("."), *path)): value for path, value in leaves_of(change.value)}
+        for leaf, value in leaves.items():
+            told.pop(leaf, None)  # so that it stands last
+            told[leaf] = value
+    return told
 
 
 def _names_chip(key: str, value: Any) -> bool:
@@ -225,15 +292,15 @@ def _change(tree: Tree, key: str, change: Tree) -> None:
 
 def _merge(tree: Tree, path: Key, change: Tree) -> None:
     """Set the keys a change names at a path, and leave the others."""
-    for leaf, value in _leaves(change.value):
+    for leaf, value in leaves_of(change.value):
         at = (*path, *leaf)
         if value != {} or not isinstance(tree.get(at), dict):
             tree.graft(at, change.at(leaf))
 
 
-def _leaves(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
+def leaves_of(value: Any, path: Key = ()) -> Iterator[tuple[Key, Any]]:
     if isinstance(value, dict) and value and not {"law", "mode"} & value.keys():
         for key, item in value.items():
-            yield from _leaves(item, (*path, key))
+            yield from leaves_of(item, (*path, key))
     else:
         yield path, value

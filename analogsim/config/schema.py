@@ -7,6 +7,7 @@ of the types below. A validator of a whole section raises ValueError(key at faul
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -145,6 +146,21 @@ class Experiment(Section):
             raise ValueError
         return seeds
 
+    def replace(self, **changes: Any) -> Experiment:
+        """A copy with dotted keys changed: `experiment.replace(**{"training.epochs": 3, "chip": "ideal"})`.
+
+        chip: a name, a .yaml file, a ChipDescription, or a mapping of what to change in the one there is.
+        The baseline and perturbation stay as they were chosen for the old chip unless they are changed too
+        (`auto` chooses anew). Raises ConfigError for an unknown key or a value that is not allowed.
+        """
+        from analogsim.config.loader import replace
+
+        return replace(self, changes)
+
+    def anchored(self) -> Experiment:
+        """The same with `npz:FILE` given from the root, so that it is found from elsewhere."""
+        return self.model_copy(update={"data": anchored_data(self.data)})
+
     def resolved(self) -> Experiment:
         """The same with `auto` baseline and perturbation chosen to fit the chip."""
         learner, clean = self.learner, self.chip.noise_free
@@ -155,3 +171,11 @@ class Experiment(Section):
             intrinsic = learner.base_rule == "anp" and not clean
             update["perturbation"] = "intrinsic" if intrinsic else 1e-3
         return self.model_copy(update={"learner": learner.model_copy(update=update)})
+
+
+def anchored_data(data: str) -> str:
+    """`npz:FILE` with the file given from the root; any other data set as it is."""
+    kind, colon, file = data.partition(":")
+    if kind != "npz" or file.startswith("~"):
+        return data
+    return kind + colon + str(Path(file).absolute())

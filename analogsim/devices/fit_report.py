@@ -19,7 +19,7 @@ from analogsim.config.findings import validate
 from analogsim.config.yaml_tree import dump, parse_tree
 from analogsim.devices.fit import DeviceFit, FittedDrift, FittedSigma
 from analogsim.physics.drift import DRIFT_LAWS
-from analogsim.plots import COLOURS
+from analogsim.pictures.style import COLOURS
 
 BINS = 12
 LEVEL = 0.95  # of the bars: the interval of a spread, from χ²

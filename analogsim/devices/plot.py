@@ -26,7 +26,7 @@ from analogsim.physics.pulsed_cells import MODELS, CellParameters
 from analogsim.physics.read_noise import SIGMA_LAWS
 from analogsim.physics.telegraph import fair_states, node_noise, node_states
 from analogsim.physics.update import closed_form, pulse
-from analogsim.plots import COLOURS
+from analogsim.pictures.style import COLOURS
 from analogsim.streams import Address, Stream
 
 FORMATS = ("png", "pdf", "svg")

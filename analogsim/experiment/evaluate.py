@@ -238,5 +238,7 @@ def summary(draws: pd.DataFrame, trained: dict[str, list[float | None]], figure:
     """
     by = draws.groupby(["run", "chip", "time_s"], sort=False)[f"test_{figure}"]
     table = by.agg(draws="size", mean="mean", sd="std", min="min", max="max").reset_index()
-    means = {run: sum(known) / len(known) for run, found in trained.items() if (known := [f for f in found if f is not None])}
+    means = {
+        run: sum(known) / len(known) for run, found in trained.items() if (known := [f for f in found if f is not None])
+    }
     return table.assign(trained=table["run"].map(means).astype(float))

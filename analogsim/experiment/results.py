@@ -17,7 +17,7 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from analogsim.atomic import STRAY, remove_strays, write_text
-from analogsim.errors import RunFolderError
+from analogsim.errors import FolderInUseError, RunFolderError
 
 UNBEGUN = (".lock", "environment.json")  # all that is left of a run killed before its config.yaml
 RUN_COLUMNS = ("run", "chip", "rule", "baseline", "seed")
@@ -44,6 +44,17 @@ EPOCH_COLUMNS = (
     "seconds",
     "status",
 )
+FIGURES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_accuracy_ideal")
+TRIAL_FIGURES = (  # of trials.csv: what a trial came to, in one row
+    "status",
+    "epochs",
+    "reads",
+    "writes",
+    *(f"final_{name}" for name in FIGURES),
+    "best_epoch",
+    *(f"best_{name}" for name in FIGURES),
+    "error",
+)
 
 COST_COLUMNS = ("pulses", "energy_J", "latency_s")  # where some chip sends pulses, or says what things cost
 
@@ -55,18 +66,29 @@ def claimed(folder: Path, resume: bool) -> Iterator[None]:
     A new run makes the folder, or takes an empty one; `resume` needs one that holds a run.
     Raises RunFolderError when it is in use, holds something already, or cannot be written.
     """
+    with held(folder, lambda: _fit(folder, resume)):
+        remove_strays(folder)
+        yield
+
+
+@contextmanager
+def held(folder: Path, fit: Callable[[], None]) -> Iterator[None]:
+    """Make a folder and hold its lock; `fit` raises where it does not suit.
+
+    Raises RunFolderError, FolderInUseError where another process has the lock.
+    """
     lock = FileLock(folder / ".lock")
     try:
-        _fit(folder, resume)
+        fit()
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunFolderError(f"{folder}: another process is writing here; wait for it, or give another --out") from None
+        message = f"{folder}: another process is writing here; wait for it, or give another --out"
+        raise FolderInUseError(message) from None
     except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}") from None
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror or error}") from error
     try:
-        _fit(folder, resume)  # again: another process may have begun and ended meanwhile
-        remove_strays(folder)
+        fit()  # again: another process may have begun and ended meanwhile
         yield
     finally:
         lock.release()
@@ -96,13 +118,18 @@ def fresh_folder(name: str) -> Path:
 
 def write_curves(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
     """curves.csv, whole; a figure that does not exist stays empty."""
-    rows, text = list(rows), io.StringIO()
+    rows = list(rows)
     costs = (name for name in COST_COLUMNS if any(name in row for row in rows))
-    columns: tuple[str, ...] = (*RUN_COLUMNS, *EPOCH_COLUMNS, *costs)
+    write_text(folder / "curves.csv", csv_text((*RUN_COLUMNS, *EPOCH_COLUMNS, *costs), rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """A table of these columns; None and what a row lacks stay empty, another key is a ValueError."""
+    text = io.StringIO()
     writer: csv.DictWriter[str] = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "curves.csv", text.getvalue())
+    return text.getvalue()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -117,7 +144,6 @@ def summarise(labels: dict[str, Any], rows: Sequence[dict[str, Any]], status: st
         best = max(finite, key=lambda row: row["test_accuracy"])
     else:
         best = min(finite, key=lambda row: row["test_loss"])
-    figures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_accuracy_ideal")
     return {
         **labels,
         "status": status,
@@ -125,9 +151,16 @@ def summarise(labels: dict[str, Any], rows: Sequence[dict[str, Any]], status: st
         "reads": last["reads"],
         "writes": last["writes"],
         "seconds": last["seconds"],
-        "final": {name: _finite(last[name]) for name in figures},
-        "best": {"epoch": best["epoch"], **{name: _finite(best[name]) for name in figures}},
+        "final": {name: _finite(last[name]) for name in FIGURES},
+        "best": {"epoch": best["epoch"], **{name: _finite(best[name]) for name in FIGURES}},
     }
+
+
+def trial_figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary's status and figures as one flat row of trials.csv."""
+    final = {f"final_{name}": summary["final"][name] for name in FIGURES}
+    best = {"best_epoch": summary["best"]["epoch"]} | {f"best_{name}": summary["best"][name] for name in FIGURES}
+    return {name: summary[name] for name in ("status", "epochs", "reads", "writes")} | final | best | {"error": ""}
 
 
 def _finite(figure: float | None) -> float | None:

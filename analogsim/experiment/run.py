@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -67,23 +68,33 @@ class Outcome:
     statuses: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
-def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, reporter: Reporter) -> Outcome:
+def train(
+    plan: Plan,
+    folder: Path,
+    backend: str,
+    device: str,
+    resume: bool,
+    reporter: Reporter,
+    load: Callable[[str], Dataset] = load_data,
+    stop: Callable[[], bool] | None = None,
+) -> Outcome:
     """Train every run of the plan, one after the other. The folder must be claimed.
 
-    backend, device: as on the command line; a resumed folder keeps those it began with.
+    backend, device: as on the command line; a resumed folder keeps those it began with. load: what
+    gives a data set by name. stop: asked between two steps; None: Ctrl-C and SIGTERM stop.
     Raises AnalogsimError for what the user can mend; what is computed stays in the folder.
     """
     check_plan(plan.variants)
-    plan = Plan({name: _anchored(experiment) for name, experiment in plan.variants.items()})
+    plan = Plan({name: experiment.anchored() for name, experiment in plan.variants.items()})
     facts = folder / "environment.json"
     begun = resume and facts.is_file()
     if begun:
         backend, device = _as_begun(facts)
-    backend = _checked(backend, device)
+    backend = checked_backend(backend, device)
     runs = [Run(name, seed, e) for name, e in plan.variants.items() for seed in e.seeds]
     data: dict[str, Dataset] = {}
     for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
-        data[name] = load_data(name)
+        data[name] = load(name)
     for experiment in plan.variants.values():
         build_network(experiment, data[experiment.data])
     if not begun:
@@ -97,14 +108,14 @@ def train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, rep
                 progress[run] = _progress(saved.record, run.checkpoints(folder))
         _write_tables(folder, progress)
     outcome = Outcome(folder)
-    with _stop_signals() as stopped:
+    with stop_signals() if stop is None else nullcontext(stop) as stopped:
         for run in runs:
             if progress[run].status == "running":
                 progress[run] = _train_one(
                     run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter
                 )
             outcome.statuses[run.name, run.seed] = progress[run].status
-            if stopped.is_set():
+            if stopped():
                 outcome.interrupted = progress[run].status == "running" or run is not runs[-1]
                 break
     return outcome
@@ -117,7 +128,7 @@ def _train_one(
     backend: str,
     device: str,
     progress: dict[Run, Progress],
-    stopped: threading.Event,
+    stopped: Callable[[], bool],
     reporter: Reporter,
 ) -> Progress:
     trainer = build_trainer(run.experiment, data, run.seed, backend, device)
@@ -150,7 +161,7 @@ def _train_one(
         _write_tables(folder, progress)
         reporter.epoch(trainer)
 
-    trainer.run(stopped.is_set, after_step, after_epoch)
+    trainer.run(stopped, after_step, after_epoch)
     if trainer.progress.status == "running":
         save()
     return trainer.progress
@@ -181,14 +192,6 @@ def _progress(record: dict[str, Any], checkpoints: Path) -> Progress:
         raise RunFolderError(f"{checkpoints}: its checkpoints are of another version of analogsim") from None
 
 
-def _anchored(experiment: Experiment) -> Experiment:
-    """The same with `npz:FILE` given from the root, so that a resume from elsewhere finds it."""
-    kind, colon, file = experiment.data.partition(":")
-    if kind != "npz" or file.startswith("~"):
-        return experiment
-    return experiment.model_copy(update={"data": kind + colon + str(Path(file).absolute())})
-
-
 def _as_begun(facts: Path) -> tuple[str, str]:
     """The backend and device a folder began with; sets its number of threads."""
     try:
@@ -200,7 +203,7 @@ def _as_begun(facts: Path) -> tuple[str, str]:
     return backend, device
 
 
-def _checked(backend: str, device: str) -> str:
+def checked_backend(backend: str, device: str) -> str:
     """The backend's name, `auto` resolved. Raises ArgumentError for what is not there."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ArgumentError("device", device, "cpu, cuda, or cuda:N")
@@ -235,6 +238,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _git_commit() -> str | None:
     """The commit of analogsim's own sources, where they are a checkout."""
     root = Path(__file__).resolve().parents[2]
@@ -256,11 +260,11 @@ def _write_tables(folder: Path, progress: dict[Run, Progress]) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask for a stop between two steps; a second one is obeyed at once."""
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has asked for a stop between two steps; a second one is obeyed at once."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield stopped.is_set
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -272,7 +276,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, handle)
     try:
-        yield stopped
+        yield stopped.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -276,7 +276,9 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
             lines.append(f"{share}; raise adc.bound (now {chip.adc.bound})")
         if layer.clipped_share > MOST_AT_END and chip.cell is not None:
             auto = chip.cell.weight_max == "auto"
-            key, value = ("weight_headroom", chip.cell.weight_headroom) if auto else ("weight_max", chip.cell.weight_max)
+            key, value = (
+                ("weight_headroom", chip.cell.weight_headroom) if auto else ("weight_max", chip.cell.weight_max)
+            )
             share = f"layer {number}: {layer.clipped_share:.1%} of the weights are at the end of what the cells span"
             lines.append(f"{share}; raise cell.{key} (now {value:g})")
     ratio = found.signal_to_noise

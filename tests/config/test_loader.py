@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from analogsim.config import schema
 from analogsim.config.chip import Adc
 from analogsim.config.laws import ConstantSigma
 from analogsim.config.loader import VARIANT, Override, Plan, bundled, load_chip, load_plan, parse_set
+from analogsim.config.sweeps import load_sweep
 from analogsim.config.writing import IdealWrite, VerifyWrite
 from analogsim.errors import ConfigError
 
@@ -92,7 +94,8 @@ def test_a_chip_file_is_looked_for_beside_the_experiment_first(folder):
 
 @pytest.mark.parametrize("path", sorted(bundled("examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_examples_are_valid(path):
-    assert load_plan(path.stem) == load_plan(path)
+    load = load_sweep if "sweep" in path.stem else load_plan
+    assert load(path.stem) == load(path)
 
 
 @pytest.mark.parametrize("path", sorted(bundled("devices").glob("*.yaml")), ids=lambda path: path.stem)
@@ -160,6 +163,43 @@ def test_replace_changes_a_copy():
     with pytest.raises(ConfigError) as error:
         chip.replace(**{"adc.bits": 0, "name.x": 1, "prot": 1})
     assert [problem.path for problem in error.value.problems] == ["name.x", "adc.bits", "adc.bound", "prot"]
+
+
+def test_an_experiment_is_replaced_by_dotted_keys():
+    one = load_plan("quickstart").variants["gaussian-node"]
+    two = one.replace(**{"training.epochs": np.int64(3), "learner": {"samples": 2}, "seeds": (4, 5)})
+    assert (two.training.epochs, two.learner.samples, two.seeds) == (3, 2, (4, 5))
+    assert two.replace(**{"training.epochs": 20, "learner.samples": 1, "seeds": 3}) == one
+    assert one.training.epochs == 20  # itself unchanged
+    with pytest.raises(ConfigError) as error:
+        one.replace(**{"training.epochs": 1.5, "chip.adc.bits": 1, "prot": 1})
+    assert {problem.path for problem in error.value.problems} >= {"training.epochs", "chip.adc.bits", "prot"}
+    assert {problem.where for problem in error.value.problems} == {"experiment.replace"}
+
+
+def test_an_experiment_s_chip_is_replaced_whole_or_in_part():
+    one = load_plan("quickstart").variants["gaussian-node"]
+    crossbar = load_chip("crossbar-generic")
+    for chip in ("crossbar-generic", crossbar):
+        assert one.replace(chip=chip).chip == crossbar
+        assert one.replace(chip=chip).replace(chip=one.chip) == one
+    assert one.replace(**{"chip.node_noise.sigma": 0.5}).chip == one.chip.replace(**{"node_noise.sigma": 0.5})
+    assert one.replace(chip={"node_noise": {"sigma": 0.5}}).chip.name == "gaussian-node"
+    kept = one.replace(chip="ideal").learner
+    assert (kept.baseline, kept.perturbation) == ("noisy", "intrinsic")
+    anew = one.replace(**{"chip": "ideal", "learner.baseline": "auto", "learner.perturbation": "auto"}).learner
+    assert (anew.baseline, anew.perturbation) == ("clean", 1e-3)
+
+
+def test_a_plan_is_read_from_a_mapping(folder):
+    base = {"data": "digits", "chip": load_chip("ideal"), "seeds": np.int64(2)}
+    given = base | {"variants": {"a": {}, "b": {"learner.rule": "np"}}}
+    text = "data: digits\nchip: ideal\nseeds: 2\nvariants: {a: {}, b: {learner.rule: np}}\n"
+    assert load_plan(given) == load_plan(written(text))
+    with pytest.raises(ConfigError, match=r"experiment: trainin: unknown key; did you mean training\?"):
+        load_plan({"data": "digits", "chip": "ideal", "trainin": 3})
+    with pytest.raises(ConfigError, match=r"experiment: chip: is missing"):
+        load_plan({"data": "digits"})
 
 
 # --- round trips ----------------------------------------------------------------------------------------

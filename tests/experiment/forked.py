@@ -1,6 +1,6 @@
 """Runs `analogsim` in forked children and stops them: a fork takes milliseconds, a start seconds.
 
-A server for test_resume.py: reads one JSON request a line, answers with one JSON line. It has
+A server for test_resume.py and test_sweep_kills.py: reads one JSON request a line, answers with one JSON line. It has
 imported everything and started no thread (its environment says one thread to each library); a
 child is the command line's own `main`, with arguments of its own.
 """
@@ -19,11 +19,14 @@ import traceback
 from itertools import count
 from pathlib import Path
 
+import psutil
 import sklearn.model_selection  # noqa: F401
 import torch
 import torch._dynamo  # torch.optim imports it, and that takes a second
 
 import analogsim.backends.numba
+import analogsim.experiment.cluster
+import analogsim.experiment.overview
 import analogsim.plots
 import analogsim.progress  # noqa: F401 - with it all of training
 from analogsim import cli
@@ -48,6 +51,7 @@ def start(arguments: list[str], log: str, largest_file: int | None = None, crash
         if crash_at is not None:
             crash(crash_at)
         sys.argv = ["analogsim", *arguments]
+        sys.modules["__main__"].__dict__.pop("__file__", None)  # workers need not import this file
         cli.main()
         code = 0
     except SystemExit as end:
@@ -154,6 +158,80 @@ def stopped_until_done(first: list[str], folder: str, log: str, number: int, wan
                 codes[code] = codes.get(code, 0) + 1
             delay *= 0.9 if saved(path) > before else 1.1
     return {"landed": landed, "codes": {str(code): count for code, count in codes.items()}, "folders": folders}
+
+
+def sweep_killed_until_done(arguments: list[str], folder: str, log: str, wanted: int, seed: int, share: float) -> dict:
+    """Kill a sweep's coordinator, or (a `share` of the times) one of its workers, at random instants; start it again.
+
+    Returns how often each was killed, over as many sweeps as `wanted` kills needed, their folders, and the
+    finished trials that were written again although they had been finished before. The delays follow the
+    machine, as in `stopped_until_done`.
+    """
+    chance = random.Random(seed)
+    told: dict = {"coordinator": 0, "worker": 0, "folders": [], "rewritten": [], "delay": 0.3}
+    while told["coordinator"] + told["worker"] < wanted:
+        path = Path(f"{folder}-{len(told['folders'])}")
+        told["folders"].append(str(path))
+        finished: dict[str, int] = {}
+        while not _killed_once([*arguments, "-o", str(path)], path, log, chance, share, wanted, finished, told):
+            pass
+    return told
+
+
+def _killed_once(arguments, path, log, chance, share, wanted, finished, told) -> bool:
+    """Start a sweep and kill until its coordinator is gone; True if it came to its end."""
+    coordinator = start(arguments, log)
+    before, early = _come_so_far(path), not share or chance.random() < 0.1  # else let the workers start first
+    while True:
+        ends = time.monotonic() + chance.uniform(0.0, 2 * told["delay"])
+        enough = told["coordinator"] + told["worker"] >= wanted
+        while enough or time.monotonic() < ends:
+            if os.waitpid(coordinator, os.WNOHANG)[0]:
+                _note_finished(path, finished, told)
+                return (path / "trials.csv").exists() and ",pending," not in (path / "trials.csv").read_text()
+            time.sleep(0.005)
+        workers = _workers(coordinator)
+        if not workers and not early:
+            continue
+        kill_worker = bool(workers) and chance.random() < share
+        if kill_worker:
+            chance.choice(workers).kill()
+        else:
+            os.kill(coordinator, signal.SIGKILL)
+            os.waitpid(coordinator, 0)
+        told["worker" if kill_worker else "coordinator"] += 1
+        so_far = _come_so_far(path)
+        told["delay"] *= 0.9 if so_far > before else 1.2
+        before = so_far
+        _note_finished(path, finished, told)
+        if not kill_worker:
+            return False
+
+
+def _come_so_far(path: Path) -> int:
+    """Grows with every checkpoint and every finished trial."""
+    return 10_000 * len(list(path.glob("trials/*/summary.json"))) + sum(map(saved, path.glob("trials/*")))
+
+
+def _workers(coordinator: int) -> list[psutil.Process]:
+    found = []
+    try:
+        for child in psutil.Process(coordinator).children():
+            if "forkserver" in " ".join(child.cmdline()):
+                found += child.children()
+    except psutil.Error:
+        pass
+    return found
+
+
+def _note_finished(path: Path, finished: dict[str, int], told: dict) -> None:
+    """Which trials are finished, and whether one that was has been written again."""
+    for summary in path.glob("trials/*/summary.json"):
+        text = summary.read_text()
+        if '"status": "ok"' in text or '"status": "diverged"' in text:
+            written = summary.stat().st_mtime_ns
+            if finished.setdefault(str(summary), written) != written:
+                told["rewritten"].append(str(summary))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""A Slurm file of `analogsim sweep --scheduler slurm.yaml`: what each job asks for, and how many jobs.
+
+jobs: 20                     # at most so many at a time; each job is one worker
+queue: compute               # the partition
+account: my-project
+walltime: "04:00:00"
+memory: 4GB
+cores: 1
+directives: ["--gres=gpu:1"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Le
+from pydantic import Field
+
+from analogsim.config.base import Allowed, Count, Section
+from analogsim.config.findings import validate
+from analogsim.config.yaml_tree import read_tree
+
+
+class SlurmSettings(Section):
+    jobs: Annotated[int, Le(10_000)] = Field(ge=1)
+    memory: Annotated[str, Allowed("an amount such as 4GB")] = Field(pattern=r"^[0-9]+ ?[kMGT]i?B$")
+    cores: Count = 1
+    queue: str | None = None
+    account: str | None = None
+    walltime: Annotated[str, Allowed('a time such as "04:00:00"')] = Field(
+        default="01:00:00", pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$"
+    )
+    directives: tuple[str, ...] = Field(default=(), strict=False)
+
+
+def load_slurm(path: str | Path) -> SlurmSettings:
+    """A Slurm file. Raises ConfigError listing all problems."""
+    return validate(SlurmSettings, read_tree(Path(path)))

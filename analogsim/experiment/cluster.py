@@ -1,0 +1,245 @@
+"""Trials on the workers of a dask cluster: processes here, a running cluster, or Slurm's.
+
+One trial a worker at a time, sent when one is free: a trial that kills its worker takes no other with
+it. It is tried again after the others, at most twice, and then has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import distributed
+from dask import config as dask_config
+from distributed.utils import get_mp_context
+
+from analogsim.config.slurm import load_slurm
+from analogsim.errors import ArgumentError, RunFolderError
+from analogsim.experiment.trials import STOP_EVERY_S, Ended, Task
+
+if TYPE_CHECKING:
+    from analogsim.experiment.sweep import Options
+
+RETRIES = 2
+SLURM_FILE = (".yaml", ".yml")
+PRELOADED = ["distributed", "analogsim.experiment.trials", "sklearn.model_selection", "torch._dynamo"]  # seconds
+KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of memory"
+FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
+
+
+class _Quiet(distributed.WorkerPlugin):
+    """Ctrl-C on a terminal reaches every process of the group; what it means is for the sweep to say.
+
+    And what dask logs when one of its processes is gone is said by the sweep too, in a line.
+    """
+
+    def setup(self, worker: distributed.Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        logging.disable()
+
+
+def run_all(
+    tasks: list[Task],
+    folder: Path,
+    options: Options,
+    stop: Callable[[], bool],
+    begun: Callable[[Task], None],
+    ended: Callable[[Task, Ended], None],
+) -> None:
+    """Run the tasks to their ends, or until `stop()`, told as they begin and end."""
+    mark = folder.absolute() / ".stop"
+    with _client(options, len(tasks)) as client:
+        try:
+            _Dispatch(client, mark, options, begun, ended).run(deque(tasks), stop)
+        except (OSError, RuntimeError, CancelledError) as error:
+            if client.status == "running":
+                raise
+            raise RunFolderError(f"{options.scheduler or 'the workers'}: the cluster is gone: {error}") from None
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+class _Dispatch:
+    def __init__(self, client: distributed.Client, mark: Path, options: Options, begun: Any, ended: Any):
+        self.client, self.mark, self.options, self.begun, self.ended = client, mark, options, begun, ended
+        self.running: dict[distributed.Future, Task] = {}
+        scheduler = options.scheduler or ""  # a running cluster has counted already, by its own rule
+        self.counts_here = not scheduler or scheduler.endswith(SLURM_FILE)
+        self.deaths: Counter[str] = Counter()
+        self.ready: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
+
+    def run(self, waiting: deque[Task], stop: Callable[[], bool]) -> None:
+        stopping: float | None = None
+        while waiting or self.running:
+            if stopping is None and stop():
+                stopping = time.monotonic()
+                self.mark.touch()
+            if stopping is None and waiting:
+                free = len(cast(dict[str, int], self.client.nthreads())) - len(self.running)
+                for _ in range(min(free, len(waiting))):
+                    self._submit(waiting.popleft())
+            if stopping is not None and (not self.running or time.monotonic() - stopping > FAREWELL_S):
+                return
+            try:
+                future = self.ready.get(timeout=STOP_EVERY_S)
+            except queue.Empty:
+                continue
+            again = self._gather(future)
+            if again is not None:
+                waiting.append(again)
+
+    def _submit(self, task: Task) -> None:
+        attempt = self.deaths[task.name]
+        wanted = {"GPU": 1} if task.device.startswith("cuda") and self._have_gpus() else None
+        future = self.client.submit(
+            work, self.options.work, task, str(self.mark), key=f"{task.name}-{attempt}", pure=False, resources=wanted
+        )
+        self.running[future] = task
+        future.add_done_callback(self.ready.put)
+        self.begun(task)
+
+    def _gather(self, future: distributed.Future) -> Task | None:
+        """Take note of how a task ended; the task again, if its worker died and it has a try left."""
+        task = self.running.pop(future)
+        error = future.exception() if future.status == "error" else None
+        if future.status == "finished":
+            self.ended(task, future.result())
+        elif isinstance(error, distributed.KilledWorker):
+            self.deaths[task.name] += 1
+            if self.counts_here and self.deaths[task.name] <= RETRIES:
+                self.ended(task, Ended("pending"))
+                return task
+            self.ended(task, Ended("failed", KILLED))
+        elif future.status == "error":
+            self.ended(task, Ended("failed", f"{type(error).__name__}: {error}".split("\n")[0]))
+        else:  # cancelled, lost: the scheduler forgot it
+            self.ended(task, Ended("pending"))
+            return task
+        return None
+
+    def _have_gpus(self) -> bool:
+        workers = self.client.scheduler_info()["workers"].values()
+        return any("GPU" in worker["resources"] for worker in workers)
+
+
+def work(run: Callable[[Task, Callable[[], bool]], Ended], task: Task, mark: str) -> Ended:
+    """Run one task in a worker, until the sweep's mark says stop."""
+    looked, seen = 0.0, False
+
+    def stop() -> bool:
+        nonlocal looked, seen
+        if not seen and time.monotonic() - looked > STOP_EVERY_S:
+            seen, looked = os.path.exists(mark), time.monotonic()
+        return seen
+
+    if task.device == "cuda":
+        task = replace(task, device=_own_gpu())
+    return run(task, stop)
+
+
+def _own_gpu() -> str:
+    """One GPU a worker: they are numbered, and the GPUs given out in turn."""
+    import torch
+
+    name, count = distributed.get_worker().name, torch.cuda.device_count()
+    return f"cuda:{name % count}" if isinstance(name, int) and count else "cuda"
+
+
+@contextmanager
+def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
+    before = dict(os.environ)  # dask sets the number of threads there, for its workers
+    settings: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": 0,  # counted here
+        "distributed.nanny.pre-spawn-environ": _thread_environment(options.threads),
+    }
+    scheduler = options.scheduler
+    try:
+        if scheduler is None:
+            with dask_config.set(settings | {"distributed.worker.multiprocessing-method": _start_method(options)}):
+                cluster = _local(options, tasks)
+                with cluster, distributed.Client(cluster) as client:
+                    client.register_plugin(_Quiet())
+                    yield client
+        elif scheduler.endswith(SLURM_FILE):
+            with dask_config.set(settings), _slurm(scheduler, tasks) as cluster, distributed.Client(cluster) as client:
+                yield client
+        else:
+            try:
+                client = distributed.Client(scheduler, timeout=10)
+            except (OSError, ValueError) as error:
+                allowed = f"the address of a running dask scheduler, such as tcp://host:8786 ({error})"
+                raise ArgumentError("--scheduler", scheduler, allowed) from None
+            with client:
+                yield client
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _local(options: Options, tasks: int) -> distributed.LocalCluster:
+    try:
+        return distributed.LocalCluster(
+            n_workers=min(options.workers, tasks),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any free port
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+            resources={"GPU": 1} if options.device.startswith("cuda") else None,
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        hint = 'a script that starts workers needs `if __name__ == "__main__":`; workers=1 starts none'
+        raise RunFolderError(f"the workers could not be started ({error}); {hint}") from None
+
+
+def _slurm(file: str, tasks: int) -> Any:
+    """Jobs of one worker each, no more than there are tasks; a lost one is asked for anew."""
+    settings = load_slurm(file)
+    try:
+        from dask_jobqueue.slurm import SLURMCluster  # type: ignore[import-not-found]
+    except ImportError:
+        allowed = "an address; a Slurm file needs dask-jobqueue: pip install analogsim-danp[slurm]"
+        raise ArgumentError("--scheduler", file, allowed) from None
+    cluster = SLURMCluster(
+        cores=settings.cores,
+        processes=1,
+        memory=settings.memory,
+        queue=settings.queue,
+        account=settings.account,
+        walltime=settings.walltime,
+        job_extra_directives=list(settings.directives),
+        worker_extra_args=["--nthreads", "1"],
+    )
+    jobs = min(settings.jobs, tasks)
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+    return cluster
+
+
+def _start_method(options: Options) -> str:
+    """Where it can be had, a server that has imported all and forks workers in no time; dask's own setting first."""
+    method = dask_config.get("distributed.worker.multiprocessing-method")
+    if method != "spawn" or not sys.platform.startswith("linux") or options.device.startswith("cuda"):
+        return method
+    with dask_config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # dask names its own modules there first
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    os.environ.update({name: str(value) for name, value in _thread_environment(options.threads).items()})
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
+    return "forkserver"
+
+
+def _thread_environment(threads: int) -> dict[str, int]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return dict.fromkeys(names, threads)

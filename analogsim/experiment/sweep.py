@@ -1,0 +1,206 @@
+"""Sweeps: many trials in one folder, run by any number of workers to the same bytes.
+
+    sweep.yaml       the resolved sweep, its axes written out
+    trials.csv       a row a trial, in the plan's order
+    timings.csv      seconds and memory of each trial: what differs from run to run
+    trials/NAME/     a run folder a trial; NAME: the first 16 digits of its identity
+
+A finished trial is skipped, so that a sweep is resumed by starting it again; an edited one runs what
+is new. The folders of the trials are the truth, and the tables are made from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analogsim.config.schema import Experiment
+from analogsim.config.sweeps import Sweep, Trial, load_sweep
+from analogsim.errors import ArgumentError, RunFolderError
+from analogsim.experiment.results import held
+from analogsim.experiment.run import checked_backend, stop_signals
+from analogsim.experiment.state import State, Tables, standings, write_if_new
+from analogsim.experiment.tables import Results, load_results
+from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
+from analogsim.training.build import build_network, check_plan
+from analogsim.training.data import load_data
+
+TABLES_EVERY_S = 1.0
+
+
+class Watcher:
+    """Told how a sweep goes; does nothing. `analogsim.progress` shows it on a terminal."""
+
+    def message(self, text: str) -> None: ...
+    def moved(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep is run; nothing of it changes a result.
+
+    workers: processes, 1 for none but this one. scheduler: a dask cluster's address or a Slurm
+    file, in place of processes here. threads: of each worker. work: what trains a trial.
+    """
+
+    workers: int = 1
+    retry_failed: bool = False
+    fail_fast: bool = False
+    scheduler: str | None = None
+    backend: str = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    log: str | None = None
+    work: Callable[[Task, Callable[[], bool]], Ended] = run_trial
+
+
+def sweep(
+    source: str | Path | Mapping[str, Any] | Experiment,
+    out: str | Path,
+    axes: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Results:
+    """Run a sweep, or go on with it, and give its tables: `analogsim.sweep("sweep.yaml", "out", workers=4)`.
+
+    source: a file, a shipped name, a mapping, or an Experiment. axes: dotted key -> values, in place of
+    the source's. options: the fields of `Options`; with workers > 1 the calling script needs
+    `if __name__ == "__main__":`, as processes of Python do. Raises AnalogsimError for what the user can
+    mend and KeyboardInterrupt after Ctrl-C; what is computed stays in the folder.
+    """
+    known = {name for name in Options.__dataclass_fields__ if name != "work"}
+    for name, value in options.items():
+        if name not in known:
+            raise ArgumentError(name, value, f"one of {', '.join(sorted(known))}")
+    if isinstance(source, Experiment):
+        source = source.model_dump(mode="json")
+    state = run_sweep(load_sweep(source, axes=axes), Path(out), Options(**options), Watcher())
+    if state.interrupted:
+        raise KeyboardInterrupt
+    return load_results(out)
+
+
+def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) -> State:
+    """Train what is left of a sweep. Raises AnalogsimError for what the user can mend."""
+    trials = {trial.name: trial for trial in sweep.trials}
+    reporter_for(options.log, folder)
+    if options.scheduler is None:
+        checked_backend(options.backend, options.device)
+    check_plan({name: trial.experiment for name, trial in trials.items()})
+    with held(folder, lambda: _fit(folder)):
+        for stray in folder.glob(".*.part"):
+            stray.unlink(missing_ok=True)
+        (folder / ".stop").unlink(missing_ok=True)
+        state = State(standings(sweep, folder, watcher.message))
+        if options.retry_failed:
+            for name, ended in state.ended.items():
+                if ended.status == "failed":
+                    state.ended[name] = Ended("pending")
+        others = {path.name for path in folder.glob("trials/*")} - trials.keys()
+        if others:
+            text = "1 trial in the folder is" if len(others) == 1 else f"{len(others)} trials in the folder are"
+            watcher.message(f"{text} not of this sweep; they are kept, and left out of its tables")
+        tables = Tables(sweep, folder, state)
+        if state.left:
+            _check_data([trials[name] for name in state.left])
+        write_if_new(folder / "sweep.yaml", sweep.text)
+        tables.write()
+        tasks = [_task(trials[name], folder, options) for name in state.left]
+        if tasks:
+            _run(tasks, folder, options, state, tables, watcher)
+    return state
+
+
+def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables: Tables, watcher: Watcher) -> None:
+    halt: list[str] = []
+    failed: list[str] = []  # now, not by an earlier start
+
+    def begun(task: Task) -> None:
+        state.running.add(task.name)
+        watcher.moved(state)
+
+    def ended(task: Task, how: Ended) -> None:
+        state.running.discard(task.name)
+        state.ended[task.name] = how
+        if how.halt is not None:
+            halt.append(how.halt)
+        elif how.status == "failed":
+            failed.append(task.name)
+            watcher.message(f"trial {task.name} failed: {how.error}")
+            try:
+                record_failure(Path(task.folder), how)
+            except RunFolderError as error:  # as why it failed may be; trials.csv has it
+                watcher.message(str(error))
+        state.finished_here += how.status != "pending"
+        tables.write(after_s=TABLES_EVERY_S)
+        watcher.moved(state)
+
+    watcher.moved(state)
+    with stop_signals() as signalled:
+
+        def stop() -> bool:
+            return bool(signalled() or halt or (options.fail_fast and failed))
+
+        try:
+            if options.workers == 1 and options.scheduler is None:
+                for task in tasks:
+                    if stop():
+                        break
+                    begun(task)
+                    ended(task, options.work(task, stop))
+            else:
+                from analogsim.experiment.cluster import run_all
+
+                run_all(tasks, folder, options, stop, begun, ended)
+        finally:
+            tables.write()
+        state.interrupted = bool(signalled() and state.left)
+    if halt:
+        raise RunFolderError(halt[0])
+
+
+def _fit(folder: Path) -> None:
+    if not folder.exists() or (folder / "sweep.yaml").is_file():
+        return
+    ours = (".lock", ".stop", "timings.csv")
+    if not folder.is_dir() or any(path.name not in ours and not path.match(".*.part") for path in folder.iterdir()):
+        raise RunFolderError(f"{folder}: not empty, and no sweep's folder; give another -o")
+
+
+def _task(trial: Trial, folder: Path, options: Options) -> Task:
+    return Task(
+        trial.name,
+        str((folder / "trials" / trial.name).absolute()),
+        trial.run,
+        trial.experiment.model_dump_json(),
+        options.backend,
+        options.device,
+        options.threads,
+        options.log,
+    )
+
+
+def _check_data(trials: Iterable[Trial]) -> None:
+    """Refuse before any training data that cannot be read, and networks that do not fit it."""
+    seen: set[str] = set()
+    data: dict[str, Any] = {}
+    for trial in trials:
+        experiment = trial.experiment
+        text = json.dumps([experiment.data, experiment.network.model_dump(mode="json")])
+        if text not in seen:
+            seen.add(text)
+            if experiment.data not in data:
+                data[experiment.data] = load_data(experiment.data)
+            build_network(experiment, data[experiment.data])
+
+
+def available_workers(device: str = "cpu") -> int:
+    """The cores this process may use, or the GPUs there are."""
+    if device == "cuda":
+        return max(1, torch.cuda.device_count())
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
