@@ -19,6 +19,8 @@ from analogsim.training.build import check_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+TEXT = README + "".join(DOCS.values())
 EXAMPLES = sorted(path.stem for path in bundled("examples").glob("*.yaml"))
 
 
@@ -90,8 +92,9 @@ def test_noisy_vs_clean_trains_all_four_and_draws_them_together(tmp_path):
     assert (tmp_path / "run" / "plots" / "curves.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
-def test_the_readme_s_python_runs(code):
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+def test_the_python_of_the_readme_and_docs_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
 
@@ -109,9 +112,30 @@ def test_the_readme_s_chip_is_the_shipped_one(tmp_path):
     assert shown == shipped.model_copy(update=blank)
 
 
+def test_the_docs_chip_is_the_shipped_one(tmp_path):
+    text = next(b for b in re.findall(r"```yaml\n(.*?)```", DOCS["chips.md"], re.S) if "name: pcm-nandakumar" in b)
+    (tmp_path / "chip.yaml").write_text(text)
+    assert load_chip(tmp_path / "chip.yaml") == load_chip("pcm-nandakumar")
+
+
+def test_the_docs_sweep_is_valid(tmp_path):
+    text = next(b for b in re.findall(r"```yaml\n(.*?)```", DOCS["sweeps.md"], re.S) if b.startswith("data:"))
+    (tmp_path / "sweep.yaml").write_text(text)
+    done = run("sweep", "sweep.yaml", "-o", "out", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "90" in done.stdout  # 6 × 5 points, 3 seeds
+
+
+def test_every_link_and_picture_is_there():
+    for name, text in {"README.md": README, **{f"docs/{name}": text for name, text in DOCS.items()}}.items():
+        for target in re.findall(r"\]\(([^)#]+?)\)", text):
+            if "://" not in target:
+                assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+
+
 CONSOLE = [
     (block.splitlines()[0].removeprefix("$ "), "\n".join(block.splitlines()[1:]))
-    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.S)
 ]
 
 
