@@ -39,7 +39,8 @@ def test_every_example_is_valid_by_name(name):
 
 def test_the_wheel_carries_every_example():
     carried = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    files = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in (".yaml", ".py")}
+    kinds = (".yaml", ".py", ".ipynb")
+    files = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir() if path.suffix in kinds}
     assert files == {name for name in carried["force-include"] if name.startswith("examples/")}
     assert carried["force-include"]["devices"] == "analogsim/bundled/devices"
 
