@@ -147,6 +147,13 @@ class SimulatedChip:
             crossbar.noise_and_step(v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)
         ]
 
+    def saturated_shares(self, x: Tensor) -> list[float]:
+        """Share of each layer's ADC conversions that are cut off on this batch; for warnings alone."""
+        inputs = self.run(x, Probe()).inputs
+        return [
+            crossbar.saturated_share(v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)
+        ]
+
     @property
     def weights(self) -> list[Tensor]:
         """The matrices that a read without noise multiplies by; for the oracle, never for a learner."""

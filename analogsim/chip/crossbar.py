@@ -31,6 +31,7 @@ from analogsim.chip.tile import Current, Tile
 from analogsim.config.chip import ChipDescription
 from analogsim.contracts import Factors
 from analogsim.errors import ArgumentError
+from analogsim.physics.converters import largest_code
 from analogsim.streams import Address, Stream
 
 Array = TypeVar("Array", Tensor, np.ndarray)
@@ -317,6 +318,18 @@ class Crossbar:
             steps.append(0.0 if one.lsb is None else float(one.lsb.mean()))
         node = 0.0 if self._whole or not self._noisy else self.description.node_noise.sigma
         return math.sqrt(sum(variances) / len(variances) + node**2), sum(steps) / len(steps)
+
+    def saturated_share(self, x: Tensor) -> float:
+        """Share of ADC conversions of these vectors cut off by more than half a step, noise apart; for warnings."""
+        adc = self.description.adc
+        if adc is None or not len(x):
+            return 0.0
+        end, beyond, converted = largest_code(adc.bits) + 0.5, 0, 0
+        for one in (one for ones in self._currents(x, Address()) for one in ones):
+            assert one.lsb is not None
+            beyond += int((one.y.abs() > end * one.lsb[..., None]).sum())
+            converted += one.y.numel()
+        return beyond / converted
 
     def _count(self, vectors: int) -> None:
         chip, grid = self.description, self.cells.grid

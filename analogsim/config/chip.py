@@ -52,7 +52,8 @@ class Cell(Section):
     mapping: Literal["differential", "reference", "offset"] = "differential"
     weight_max: Literal["auto"] | Positive = Field(
         default="auto",
-        description="the weight at full range: a number (larger weights are clipped), or max |W| at every write",
+        description="the weight at full range: a number (larger weights are clipped), or max |W| at every write; "
+        "with write: verify, 1.25 max |W| or more whenever one leaves the range, since a new range rewrites all cells",
     )
     weight_scale: Literal["layer", "tile", "column"] = Field(
         default="layer", description="what shares one `auto` weight_max"

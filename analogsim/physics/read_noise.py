@@ -104,24 +104,3 @@ def polynomial(r: Tensor, coefficients: Sequence[float]) -> Tensor:
     for c in reversed(coefficients[:-1]):
         total.mul_(r).add_(c)
     return total
-
-
-# --- until chip/crossbar.py has moved to cell_variance ---------------------------------------------
-
-
-def constant_variance(sigma_uS: float, g: Tensor) -> float:
-    """σ² in µS², the same for every cell, whatever its conductance."""
-    return sigma_uS * sigma_uS
-
-
-def proportional_variance(k: float, g: Tensor) -> Tensor:
-    """(k G)² in µS²."""
-    return (g * k).square_()
-
-
-def sqrt_variance(k_sqrt_uS: float, g: Tensor) -> Tensor:
-    """k² G in µS²; k in √µS."""
-    return g * (k_sqrt_uS * k_sqrt_uS)
-
-
-LAWS = {"constant": constant_variance, "proportional": proportional_variance, "sqrt": sqrt_variance}

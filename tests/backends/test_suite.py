@@ -360,3 +360,11 @@ def test_a_backend_knows_its_name(backend):
 def test_unknown_and_unfit_backends_are_refused(name, device):
     with pytest.raises(ArgumentError, match=f"^backend: {name!r} is not allowed; allowed: .*torch"):
         get_backend(name, device)
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (3, 7), (0, 4), (10, 65), (5, 128)])
+def test_uniforms_are_those_of_the_stream_bit_for_bit(backend, rows, outputs):
+    stream, address = Stream.from_seed(3).child("u"), Address(1, 2, 5)
+    u = get_backend(backend).uniform(stream, address, rows, outputs, torch.device("cpu"))
+    assert torch.equal(u, torch.from_numpy(stream.uniform(address, rows, outputs)))
