@@ -77,8 +77,7 @@ SIBLINGS = """atomic: errors
     pictures.against_axis: pictures.bands pictures.style
     pictures.heatmap: pictures.against_axis pictures.style
     report.drawn: pictures.groups pictures.style
-    report.facts: pictures.style report.laws
-    report.laws: pictures.style
+    report.facts: devices.plot pictures.style
     report.page: pictures.bands report.drawn report.facts report.summary report.tables
     report.summary: pictures.bands pictures.groups pictures.style report.drawn report.tables
     report.tables: pictures.bands pictures.groups pictures.style report.drawn

@@ -45,9 +45,20 @@ def plot_chip(chip: ChipDescription, path: Path) -> Path:
     """
     if path.suffix[1:] not in FORMATS:
         raise ArgumentError("-o", str(path), f"a file that ends in {', '.join('.' + name for name in FORMATS)}")
+    figure = chip_figure(chip)
+    if figure is None:
+        raise ArgumentError("chip", chip.name, "a chip with noise, drift, pulses or converters to draw")
+    width = figure.get_figwidth()
+    figure.suptitle(fill(f"{chip.name}: {chip.description}", int(10 * width)), fontsize=11, fontweight="bold")
+    figure.supxlabel(fill(_origin(chip), int(16 * width)), fontsize=7, color="0.35")
+    return write_atomic(path, lambda file: figure.savefig(file, dpi=130, format=path.suffix[1:]))
+
+
+def chip_figure(chip: ChipDescription) -> Figure | None:
+    """A panel for each law the chip has, without a title; None for a chip with none."""
     panels = list(_panels(chip))
     if not panels:
-        raise ArgumentError("chip", chip.name, "a chip with noise, drift, pulses or converters to draw")
+        return None
     columns = len(panels) if len(panels) < 4 else math.ceil(len(panels) / 2)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(4.3 * columns, 6.5), 3.5 * rows + 1.1), layout="constrained")
@@ -58,10 +69,7 @@ def plot_chip(chip: ChipDescription, path: Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in list(axes)[len(panels) :]:
         axis.set_visible(False)
-    width = figure.get_figwidth()
-    figure.suptitle(fill(f"{chip.name}: {chip.description}", int(10 * width)), fontsize=11, fontweight="bold")
-    figure.supxlabel(fill(_origin(chip), int(16 * width)), fontsize=7, color="0.35")
-    return write_atomic(path, lambda file: figure.savefig(file, dpi=130, format=path.suffix[1:]))
+    return figure
 
 
 def _origin(chip: ChipDescription) -> str:

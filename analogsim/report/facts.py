@@ -19,10 +19,10 @@ import matplotlib as mpl
 from analogsim.config.loader import load_plan
 from analogsim.config.schema import ChipDescription, Experiment
 from analogsim.config.sweeps import load_sweep
+from analogsim.devices.plot import chip_figure
 from analogsim.errors import AnalogsimError
 from analogsim.experiment.tables import Results
 from analogsim.pictures.style import written
-from analogsim.report.laws import laws_figure
 
 MOST_VALUES = 8  # that are listed one by one
 
@@ -196,7 +196,7 @@ def _cards(experiments: list[Experiment]) -> Iterator[Card]:
 def _picture(chip: ChipDescription) -> str | None:
     """The laws as an image in the page itself."""
     with mpl.rc_context({"svg.hashsalt": "analogsim"}):  # so that the same chip gives the same bytes
-        figure = laws_figure(chip)
+        figure = chip_figure(chip)
         if figure is None:
             return None
         file = io.BytesIO()
