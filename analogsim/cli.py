@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analogsim.devices.commands import devices
+
 if TYPE_CHECKING:
     from analogsim.config.loader import Override, Plan
 
@@ -20,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(devices)
 
 Source = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="An experiment file, or the name of a shipped one.")]
 ChipOption = Annotated[str | None, typer.Option("--chip", metavar="NAME|FILE", help="Train on this chip instead.")]
@@ -110,68 +114,64 @@ def config(experiment: Source, chip: ChipOption = None, settings: SetOption = No
     print(load_plan(experiment, _overrides(chip, settings, seed)).to_yaml(), end="")
 
 
-devices = typer.Typer(name="devices", invoke_without_command=True, help="The chips that come with analogsim: a table.")
-app.add_typer(devices)
-ChipArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped chip, or a chip file.")]
+@app.command()
+def doctor(experiment: Source, chip: ChipOption = None, settings: SetOption = None) -> None:
+    """Say what the chip does to the network and the rule, what to change, and what training will cost."""
+    from analogsim.config.loader import load_plan
 
-
-@devices.callback()
-def devices_table(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        from rich.console import Console
-
-        from analogsim.devices.table import print_table
-
-        print_table(Console())
-
-
-@devices.command("show")
-def devices_show(chip: ChipArgument) -> None:
-    """Print a chip with every default written out."""
-    from analogsim.config.loader import load_chip
-    from analogsim.devices.table import to_yaml
-
-    print(to_yaml(load_chip(chip)), end="")
-
-
-@devices.command("plot")
-def devices_plot(
-    chip: ChipArgument,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .png, .pdf or .svg; NAME.png if left out.")] = None,
-) -> None:
-    """Draw a chip's laws on one page: errors, noise, drift, pulses, converter."""
-    from analogsim.config.loader import load_chip
-    from analogsim.devices.plot import plot_chip
-
-    description = load_chip(chip)
-    print(f"picture: {plot_chip(description, out or Path(f'{Path(chip).stem}.png'))}")
-
-
-@devices.command("fit")
-def devices_fit(
-    measurements: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="target_uS, read_uS, time_s[, programming].")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.yaml", help="The chip file to write.")],
-    law: Annotated[str, typer.Option(help="constant, proportional, sqrt, polynomial or exponential.")] = "polynomial",
-    degree: Annotated[int, typer.Option(min=0, max=6, help="Of --law polynomial.")] = 2,
-) -> None:
-    """Fit programming error, read noise and drift to measured cells; write a chip that trains."""
-    from analogsim.errors import ArgumentError
-
-    picture = out.with_suffix(".png")
-    if out.suffix not in (".yaml", ".yml") or out.exists() or picture.exists():
-        raise ArgumentError("-o", str(out), "a new .yaml file, with no .png of that name beside it")
+    variants = load_plan(experiment, _overrides(chip, settings)).variants
     from rich.console import Console
 
-    from analogsim.devices.fit import fit_device
-    from analogsim.devices.fit_report import plot_fit, table, write_chip
-    from analogsim.devices.measurements import read_measurements
+    from analogsim.doctor_tables import print_diagnoses
+    from analogsim.training.build import check_plan
+    from analogsim.training.data import load_data
+    from analogsim.training.doctor import diagnose_plan
 
-    fit = fit_device(read_measurements(measurements), law, degree)
-    write_chip(fit, out)
-    Console().print(table(fit))
-    print(f"chip:    {out}\npicture: {plot_fit(fit, picture)}")
+    check_plan(variants)
+    data = {name: load_data(name) for name in dict.fromkeys(variant.data for variant in variants.values())}
+    print_diagnoses(
+        Console(), diagnose_plan(variants, data), {name: len(each.seeds) for name, each in variants.items()}
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `analogsim train`.")],
+    chip: Annotated[str, typer.Option("--chip", metavar="NAME|FILE", help="The chip to program.")],
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIMES", help="Since programming, as in 1h,1d,30d; the first read if left out."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Programming draws, each another such chip.")] = 5,
+    variant: Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Of the run; all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="RUN/evaluations/CHIP if left out.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Read trained networks on another chip, over time and programming draws: a table, a CSV, a picture."""
+    from analogsim.config.loader import load_chip
+    from analogsim.errors import RunFolderError
+    from analogsim.experiment.results import claimed
+
+    description = load_chip(chip)
+    if not (run / "config.yaml").is_file():
+        raise RunFolderError(f"{run}: no run here, it has no config.yaml")
+    from rich.console import Console
+
+    from analogsim.doctor_tables import print_evaluation
+    from analogsim.experiment.evaluate import evaluate as evaluate_run
+    from analogsim.experiment.evaluate import times_s
+    from analogsim.pictures.ageing import plot_evaluation
+
+    times = times_s(at) if at is not None else ()
+    with claimed(run, resume=True):
+        found = evaluate_run(run, description, times, repeats, out, variant or (), backend, device, _to_stderr)
+    print_evaluation(Console(), found)
+    print(f"tables:  {found.folder}\npicture: {plot_evaluation(found)}")
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 @app.command()

@@ -29,10 +29,10 @@ from analogsim.config.loader import Override, load_plan
 from analogsim.config.schema import ChipDescription, Experiment
 from analogsim.contracts import Probe
 from analogsim.errors import ArgumentError
-from analogsim.experiment.run import warnings as hints
 from analogsim.training import oracle
 from analogsim.training.build import build_trainer
 from analogsim.training.data import Dataset
+from analogsim.training.doctor import diagnose
 
 KEYS = {  # parameter -> what an experiment calls it
     "chip": "chip",
@@ -125,7 +125,7 @@ class _AnalogEstimator(BaseEstimator):
         self._validated = fraction > 0
         data = _dataset(x, y, held_x, held_y, outputs)
         self.trainer_ = build_trainer(self.experiment_, data, self.experiment_.seeds[0], self.backend, self.device)
-        for text in hints(self.experiment_, self.trainer_):
+        for text in diagnose(self.experiment_, data, self.experiment_.seeds[0], self.backend, self.device).advice:
             warnings.warn(f"{self.experiment_.chip.name}: {text}", UserWarning, stacklevel=3)
 
     def _continue(self, x: np.ndarray, y: np.ndarray) -> None:

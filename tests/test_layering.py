@@ -22,7 +22,7 @@ FLOORS = (
     ("chip", "learners"),
     ("training",),
     ("experiment",),
-    ("cli", "devices", "plots", "pictures", "compare", "estimators", "progress", "report", "__main__"),
+    ("cli", "devices", "doctor_tables", "plots", "pictures", "compare", "estimators", "progress", "report", "__main__"),
 )
 # Every import there is that stays on its floor: importer -> imported.
 SIBLINGS = """atomic: errors
@@ -32,10 +32,10 @@ SIBLINGS = """atomic: errors
     config.chip: config.base config.laws config.loader config.writing
     config.findings: config.base config.yaml_tree
     config.loader: config.base config.chip config.findings config.schema config.yaml_tree
-    config.axes: config.base config.chip config.schema config.yaml_tree
+    config.axes: config.schema config.yaml_tree
     config.schema: config.base config.chip config.loader
     config.slurm: config.base config.findings config.yaml_tree
-    config.sweeps: config.axes config.base config.chip config.findings config.loader config.schema config.yaml_tree
+    config.sweeps: config.axes config.findings config.loader config.schema config.yaml_tree
     physics.flicker: physics.read_noise
     physics.drift: physics.flicker physics.read_noise
     physics.update: physics.pulsed_cells
@@ -53,8 +53,10 @@ SIBLINGS = """atomic: errors
     training.build: training.data training.loop training.losses training.optimizer
     training.data: training.images
     training.loop: training.checkpoint training.data training.optimizer training.oracle
+    training.doctor: training.build training.data training.loop training.oracle
+    experiment.evaluate: experiment.results experiment.run
     experiment.run: experiment.results
-    cli: devices.fit devices.fit_report devices.measurements devices.plot devices.table plots progress
+    devices.commands: devices.fit devices.fit_report devices.measurements devices.plot devices.table
     devices.fit: devices.measurements
     devices.fit_report: devices.fit pictures.style
     devices.plot: pictures.style
@@ -81,7 +83,8 @@ SIBLINGS = """atomic: errors
     report.page: pictures.bands report.drawn report.facts report.summary report.tables
     report.summary: pictures.bands pictures.groups pictures.style report.drawn report.tables
     report.tables: pictures.bands pictures.groups pictures.style report.drawn
-    cli: compare pictures.style plots progress report.page
+    cli: compare devices.commands doctor_tables pictures.ageing pictures.style plots progress report.page
+    pictures.ageing: pictures.style
     __main__: cli"""
 SIBLINGS = {(line.split(":")[0].strip(), to) for line in SIBLINGS.split("\n") for to in line.split(":")[1].split()}
 NEVER = {"learners": ("chip", "config", "training"), "chip": ("learners",)}  # whatever the floors say

@@ -231,9 +231,8 @@ def written_out(changes: Sequence[Change]) -> dict[str, Any]:
             tree = Tree({"chip": None}, {(): change.where[()]}, change.name)
             tree.graft(("chip",), change.at(()))
             _expand_chip(tree)
-            unsaid = ChipDescription().model_dump(
-                mode="json", include={"name", "description", "source", "injection_port"}
-            )
+            said = {"name", "description", "technology", "paper", "source", "injection_port"}  # by `ideal`
+            unsaid = ChipDescription().model_dump(mode="json", include=said)
             leaves = {key: {"base": "ideal"} | unsaid | tree.value["chip"]}
         elif _names_chip(key, change.value):
             leaves = {key: change.value}

@@ -35,7 +35,7 @@ from analogsim.errors import ConfigError, Problem
 
 MOST_TRIALS = 100_000
 MOST_PROBLEMS = 100
-_NAMES = {"chip": {"name", "description", "source"}, "seeds": True, "training": {"checkpoint_s"}}
+_NAMES = {"chip": {"name", "description", "technology", "paper", "source"}, "seeds": True, "training": {"checkpoint_s"}}
 
 
 @dataclass(frozen=True)

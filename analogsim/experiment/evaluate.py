@@ -7,7 +7,7 @@ all times; draw k has the stream (run's seed, "transfer", k), which training nev
 At each time the slow part of 1/f noise has its right spread; between times it stays what it was.
 
     evaluations/CHIP/draws.csv       a row a run, draw and time
-                     accuracy.csv    a row a variant and time: mean and band over draws and seeds
+                     accuracy.csv    a row a variant and time: mean and band over draws and seeds; as trained
                      chip.yaml, environment.json, accuracy.png
 """
 
@@ -48,11 +48,11 @@ DRAW_COLUMNS = ("run", "seed", "chip", "draw", "time_s", "test_accuracy", "test_
 
 @dataclass(frozen=True)
 class Evaluation:
-    """folder: where the tables are. accuracy: a row a variant and time, as accuracy.csv. figure: what its mean is of."""
+    """folder: where the tables are. table: as accuracy.csv. figure: what it is of, accuracy or loss."""
 
     folder: Path
     chip: str
-    accuracy: pd.DataFrame
+    table: pd.DataFrame
     figure: str
 
 
@@ -99,7 +99,8 @@ def evaluate(
     target = _fresh(folder, description.name, out)
     backend = get_backend(backend, device).name
     rows: list[dict[str, Any]] = []
-    trained: dict[str, list[float | None]] = {}
+    table, figure = pd.DataFrame(), ""
+    trained: dict[str, list[dict[str, Any]]] = {}  # last rows of the curves
     data: dict[str, Dataset] = {}
     for run in runs:
         name = run.experiment.data
@@ -107,7 +108,7 @@ def evaluate(
         trainer = _trained(run, folder, data[name], backend, device, warn)
         if trainer is None:
             continue
-        figure = "accuracy" if trainer.data.classification else "loss"
+        trained.setdefault(run.name, []).append(trainer.progress.rows[-1])
         for draw in range(repeats):
             chip = program(trainer, description, run.experiment.training.batch, draw, run.seed, backend, device)
             if not rows:
@@ -117,11 +118,10 @@ def evaluate(
             for seconds, score in read_at(chip, trainer, times):
                 labels = (run.name, run.seed, description.name, draw, seconds, score.accuracy, score.loss)
                 rows.append(dict(zip(DRAW_COLUMNS, labels)))
-            _write(target, rows, trained, figure)
-        trained.setdefault(run.name, []).append(trainer.progress.rows[-1][f"test_{figure}"])
+            table, figure = _write(target, rows, trained)
     if not rows:
         raise RunFolderError(f"{folder}: no trained network here whose weights are finite")
-    return Evaluation(target, description.name, _write(target, rows, trained, figure), figure)
+    return Evaluation(target, description.name, table, figure)
 
 
 def program(
@@ -222,23 +222,22 @@ def _fresh(folder: Path, chip: str, out: Path | None) -> Path:
 
 
 def _write(
-    target: Path, rows: list[dict[str, Any]], trained: dict[str, list[float | None]], figure: str
-) -> pd.DataFrame:
+    target: Path, rows: list[dict[str, Any]], trained: dict[str, list[dict[str, Any]]]
+) -> tuple[pd.DataFrame, str]:
     draws = pd.DataFrame(rows, columns=list(DRAW_COLUMNS))
-    accuracy = summary(draws, trained, figure)
-    for name, table in (("draws.csv", draws), ("accuracy.csv", accuracy)):
-        write_text(target / name, table.to_csv(index=False, lineterminator="\n"))
-    return accuracy
+    figure = "accuracy" if all(row["test_accuracy"] is not None for row in rows) else "loss"
+    table = summary(draws, figure)
+    own = {run: sum(row[f"test_{figure}"] for row in ends) / len(ends) for run, ends in trained.items()}
+    table["trained"] = table["run"].map(own.get)
+    for name, written in (("draws.csv", draws), ("accuracy.csv", table)):
+        write_text(target / name, written.to_csv(index=False, lineterminator="\n"))
+    return table, figure
 
 
-def summary(draws: pd.DataFrame, trained: dict[str, list[float | None]], figure: str) -> pd.DataFrame:
-    """run, chip, time_s, draws, mean, sd, min, max of test_<figure>, and `trained`, its mean on the run's own chip.
+def summary(draws: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """A row a run and time: run, chip, time_s, draws, and mean, sd, min, max of test_<figure>.
 
-    sd: of a single draw, with n - 1; empty for one draw. draws: all seeds of a variant together.
+    sd: of one draw, sqrt(Σ (f - mean)² / (n - 1)); empty where there is one. All seeds of a variant together.
     """
     by = draws.groupby(["run", "chip", "time_s"], sort=False)[f"test_{figure}"]
-    table = by.agg(draws="size", mean="mean", sd="std", min="min", max="max").reset_index()
-    means = {
-        run: sum(known) / len(known) for run, found in trained.items() if (known := [f for f in found if f is not None])
-    }
-    return table.assign(trained=table["run"].map(means).astype(float))
+    return by.agg(draws="size", mean="mean", sd="std", min="min", max="max").reset_index()

@@ -26,9 +26,10 @@ from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import RUN_COLUMNS, summarise, write_curves, write_json
-from analogsim.training import checkpoint, oracle
+from analogsim.training import checkpoint
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
+from analogsim.training.doctor import diagnose
 from analogsim.training.loop import Progress, Trainer
 
 
@@ -140,7 +141,7 @@ def _train_one(
         except (KeyError, RuntimeError, TypeError, ValueError) as error:  # another shape, another version
             raise RunFolderError(f"{checkpoints}: its checkpoints do not fit config.yaml; was that changed?") from error
     elif run.seed == run.experiment.seeds[0]:
-        for text in warnings(run.experiment, trainer):
+        for text in diagnose(run.experiment, data, run.seed, backend, device).advice:
             reporter.message(f"{run.name}: {text}")
     progress[run] = trainer.progress
     reporter.begin(run.name, run.seed, trainer)
@@ -165,24 +166,6 @@ def _train_one(
     if trainer.progress.status == "running":
         save()
     return trainer.progress
-
-
-def warnings(experiment: Experiment, trainer: Trainer) -> list[str]:
-    """What is worth a word before training: an ADC that hides what tells two passes apart."""
-    sigma = experiment.learner.perturbation
-    own = None if isinstance(sigma, str) else float(sigma)
-    what, remedy = "the chip's noise", "adc.bits"
-    if own is not None:
-        what, remedy = "the perturbation, the chip's noise included,", "learner.perturbation or adc.bits"
-    if experiment.learner.base_rule == "bp":
-        return []
-    x, _ = trainer.data.batch("train", slice(0, 100))
-    return [
-        f"layer {layer}: {what} is {steps:.2g} of an ADC step, and below about 0.5 a converter hides it; "
-        f"raise {remedy}, or lower adc.bound"
-        for layer, steps in enumerate(oracle.perturbation_in_adc_steps(trainer.chip, x, own), start=1)
-        if steps < 0.5
-    ]
 
 
 def _progress(record: dict[str, Any], checkpoints: Path) -> Progress:

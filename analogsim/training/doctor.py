@@ -34,6 +34,7 @@ from analogsim.config.schema import Experiment
 from analogsim.contracts import Probe
 from analogsim.physics.converters import largest_code
 from analogsim.physics.flicker import correlation
+from analogsim.streams import Stream
 from analogsim.training import oracle
 from analogsim.training.build import build_trainer
 from analogsim.training.data import Dataset
@@ -45,18 +46,21 @@ LEAST_STEPS = 0.5  # of the ADC: noise of that size dithers it, less is hidden (
 LEAST_RATIO = 0.5
 MOST_AT_END = 0.01  # share of weights clipped, or of conversions saturated
 MOST_SHARED = 0.5  # ρ
+MOST_ERROR = 0.5  # rms(W_read - W) / rms(W)
 
 
 @dataclass(frozen=True)
 class LayerFindings:
     """noise: σ of what tells two passes apart at a conversion, the chip's fresh noise and the learner's own ε, in
     pre-activation units. adc_step: in the same units, 0 without an ADC. clipped_share: of weights at the end of
-    what cells span. saturated_share: of conversions beyond the ADC's bound."""
+    what cells span. saturated_share: of conversions beyond the ADC's bound. weight_error: of a read without noise at
+    the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early drift, wires."""
 
     noise: float
     adc_step: float
     clipped_share: float
     saturated_share: float
+    weight_error: float
 
     @property
     def adc_steps(self) -> float | None:
@@ -105,7 +109,9 @@ def diagnose(
     assert isinstance(trainer.chip, SimulatedChip)
     x, y = trainer.data.batch("train", slice(0, ROWS))
     with torch.no_grad(), full_precision():
-        layers = _layers(trainer.chip, x, _own_sigma(experiment))
+        asked = trainer.chip.network.initial_weights(Stream.from_seed(seed).child("initial weights"))  # as build.py
+        besides = math.hypot(_own_sigma(experiment), _telegraph_sigma(experiment, trainer.chip))
+        layers = _layers(trainer.chip, asked, x, besides)
         delta_loss, hidden = _delta_loss(experiment, data, seed, backend, device, trainer, x, y)
     found = Diagnosis(
         chip=experiment.chip.name,
@@ -130,12 +136,23 @@ def _own_sigma(experiment: Experiment) -> float:
     return 0.0 if isinstance(sigma, str) or experiment.learner.base_rule == "bp" else float(sigma)
 
 
-def _layers(chip: SimulatedChip, x: Tensor, own: float) -> tuple[LayerFindings, ...]:
+def _telegraph_sigma(experiment: Experiment, chip: SimulatedChip) -> float:
+    """a √(1 - ρ) of a two-state source at the nodes, ρ = (1 - 2 p)^n for two passes n reads apart."""
+    source = experiment.chip.node_noise.telegraph
+    if source is None:
+        return 0.0
+    apart = experiment.training.batch * max(layer.positions for layer in chip.network.layers)
+    reads = 1 if experiment.chip.pass_schedule == "interleaved" else apart
+    return source.amplitude * math.sqrt(1 - (1 - 2 * source.flip_probability) ** reads)
+
+
+def _layers(chip: SimulatedChip, asked: list[Tensor], x: Tensor, besides: float) -> tuple[LayerFindings, ...]:
     noise_and_steps = chip.view("doctor").noise_and_steps(x)
     saturated = chip.view("doctor", noisy=False).saturated_shares(x)
+    errors = [float((read.cpu() - w).norm() / w.norm()) for read, w in zip(chip.weights, asked)]
     return tuple(
-        LayerFindings(math.hypot(noise, own), step, clipped, beyond)
-        for (noise, step), clipped, beyond in zip(noise_and_steps, chip.clipped_shares, saturated)
+        LayerFindings(math.hypot(noise, besides), step, *rest)
+        for (noise, step), *rest in zip(noise_and_steps, chip.clipped_shares, saturated, errors)
     )
 
 
@@ -233,7 +250,7 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, device: str) -> float | None:
-    """steps · (time of the second step) + rows evaluated · (time a row); None if it diverges at once."""
+    """steps · (time of the second step) + rows evaluated · (time a row); None if the loss is not finite."""
     size = min(experiment.training.batch, len(data.x_train))
     rows = torch.arange(3 * size) % len(data.x_train)
     few = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
@@ -241,7 +258,11 @@ def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, dev
     trainer = build_trainer(experiment, few, seed, backend, device)
     trainer.batch, trainer.epochs, trainer.angle = size, 1, False
     ticks: list[float] = []
-    trainer.run(after_step=lambda: ticks.append(time.perf_counter()))
+
+    def go_on() -> None:
+        trainer.progress.untrained_loss = math.inf  # a diverging run takes as long a step
+
+    trainer.run(after_step=lambda: ticks.append(time.perf_counter()), after_epoch=go_on)
     if len(ticks) < 2:
         return None
     began = time.perf_counter()
@@ -281,6 +302,11 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
             )
             share = f"layer {number}: {layer.clipped_share:.1%} of the weights are at the end of what the cells span"
             lines.append(f"{share}; raise cell.{key} (now {value:g})")
+        if layer.weight_error > MOST_ERROR:
+            lines.append(
+                f"layer {number}: after their first write the cells miss the weights asked of them by "
+                f"{layer.weight_error:.0%} (rms)"
+            )
     ratio = found.signal_to_noise
     if ratio is not None and ratio < LEAST_RATIO:
         hides = "rounding" if learner.base_rule == "anp" else "rounding and noise that the rule does not know"

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from analogsim.chip.chip import SimulatedChip
@@ -56,18 +55,6 @@ def noise_free_view(chip: Chip) -> Chip | None:
     if chip.capabilities.noise_free:
         return chip
     return chip.view("oracle", noisy=False) if isinstance(chip, SimulatedChip) else None
-
-
-def perturbation_in_adc_steps(chip: Chip, x: Tensor, sigma: float | None) -> list[float]:
-    """σ of what tells two passes apart, in ADC steps, layer by layer; empty where there is no ADC.
-
-    sigma: of the learner's own perturbation, None for the chip's noise. Below about half a step an
-    ADC hides a perturbation in place of passing it on (reference/devices.md §5).
-    """
-    if not isinstance(chip, SimulatedChip) or chip.description.adc is None:
-        return []
-    with torch.no_grad():
-        return [math.hypot(noise, sigma or 0.0) / step for noise, step in chip.view("oracle").noise_and_steps(x)]
 
 
 def true_gradient(

@@ -221,7 +221,7 @@ def test_the_first_layer_s_product_is_made_once_a_group(network, description, at
     monkeypatch.setattr(chip_module, "passes_at_once", lambda *_: at_once)
     for told in (True, False):
         spy.seen.clear()
-        list(chip.passes(x, [Probe(inputs=told)] * 12))
+        list(chip.passes(x, [Probe(inputs=told), *[Probe(inputs=False)] * 11]))
         read = [rows for rows, matrix in spy.seen if matrix == (layer.units, layer.inputs) and rows[0] == BATCH]
         # crossbar-generic's second product a group is V x̂², of the noise
         assert len(read) == groups * (2 if description.cell else 1)

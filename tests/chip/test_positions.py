@@ -140,7 +140,8 @@ class TransposedPatches(NumbaBackend):
 def test_the_check_catches(name, bug, monkeypatch):
     chip = chip_of(CHIPS[name])
     chip._runner.backend = bug()
-    chip._crossbars[0].backend = bug()
+    for tile in chip._crossbars[0]._tiles:
+        tile._backend = bug()
     with pytest.raises(AssertionError):
         check(read(chip), name)
 

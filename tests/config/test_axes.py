@@ -125,7 +125,7 @@ def test_a_part_of_every_chip_of_an_axis_can_be_an_axis_too(sweep):
 
 def test_ideal_is_the_chip_of_the_defaults():
     """A chip written out stands on it: whatever it does not say must be the schema's default."""
-    said = ("name", "description", "source", "injection_port")
+    said = ("name", "description", "technology", "paper", "source", "injection_port")
     assert load_chip("ideal").model_dump(exclude=set(said)) == ChipDescription().model_dump(exclude=set(said))
 
 
@@ -172,7 +172,7 @@ def test_a_name_may_stand_within_a_chip_of_an_axis_and_within_a_list(sweep):
 def test_an_identity_is_the_hash_of_what_is_trained():
     experiment = next(iter(load_plan("quickstart").variants.values()))
     tree = experiment.model_dump(mode="json")
-    for name in ("name", "description", "source"):
+    for name in ("name", "description", "technology", "paper", "source"):
         del tree["chip"][name]
     del tree["seeds"], tree["training"]["checkpoint_s"]
     text = json.dumps(tree | {"seed": 2}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

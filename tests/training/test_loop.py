@@ -164,7 +164,8 @@ def test_how_often_one_looks_changes_nothing(data, chip, rule):
         watched._evaluate(oracle.evaluation_view(watched.chip), "test")
         watched._evaluate(oracle.evaluation_view(watched.chip), "train")
         watched._evaluate(oracle.noise_free_view(watched.chip), "test")
-        oracle.perturbation_in_adc_steps(watched.chip, data.x_test, None)
+        watched.chip.view("doctor").noise_and_steps(data.x_test)
+        watched.chip.view("doctor", noisy=False).saturated_shares(data.x_test)
 
     look()
     watched.run(lambda: look() or False, look, look)
