@@ -219,7 +219,8 @@ def _commands(results: Results, combined: bool, environments: list[dict[str, Any
         commands.append((f"or, from a checkout of the sources, the same commit{dirty}", f"git checkout {commit}"))
     options = "".join(f" --{name} {shlex.quote(str(known[name]))}" for name in ("backend", "device") if known.get(name))
     threads = shlex.quote(str(known.get("threads", 1)))
-    each = f"OMP_NUM_THREADS={threads} analogsim train trials/TRIAL/config.yaml{options} --out repeated-TRIAL"
+    limits = f"OMP_NUM_THREADS={threads} NUMBA_NUM_THREADS={threads}"  # a sweep's worker keeps to them both
+    each = f"{limits} analogsim train trials/TRIAL/config.yaml{options} --out repeated-TRIAL"
     if results.kind == "run":
         commands.append(("the run", f"OMP_NUM_THREADS={threads} analogsim train config.yaml{options} --out repeated"))
     elif combined:

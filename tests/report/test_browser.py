@@ -29,7 +29,8 @@ def browser(tmp_path_factory):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.chrome.service.Service(DRIVER)
     with webdriver.Chrome(options=options, service=service) as driver:
-        driver.set_script_timeout(60)
+        driver.command_executor.client_config.timeout = 600  # for busy machines
+        driver.set_script_timeout(300)
         yield driver
 
 
@@ -44,7 +45,7 @@ def opened(browser, tmp_path):
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get(path.as_uri())
-        WebDriverWait(browser, 60).until(lambda driver: run(driver, "return document.body?.dataset.ready"))
+        WebDriverWait(browser, 300).until(lambda driver: run(driver, "return document.body?.dataset.ready"))
         return browser
 
     yield open_report
@@ -183,7 +184,7 @@ def test_curves_are_the_means_of_the_epochs_with_a_diverged_seed_held(opened, no
     choose(browser, "curves", "x", "reads")
     choose(browser, "curves", "y", "test_loss")
     x, y = means(browser, "curves")["danp · node_noise 1"]
-    losses = [curve.set_index("epoch")["test_loss"] for curve in curves.values()]
+    losses = [curve[curve["status"] == "ok"].set_index("epoch")["test_loss"] for curve in curves.values()]
     assert x[-1] == max(curve["reads"].max() for curve in curves.values())
     assert y == pytest.approx(list(pd.concat(losses, axis=1).mean(axis=1)), rel=1e-5)
 

@@ -144,6 +144,11 @@ def test_settings_versions_and_commands_repeat_the_sweep(noise_sweep, tmp_path):
     assert "pip install analogsim-danp==0.1.0 numpy==2.1.0" in commands
     assert "git checkout 0123456789abcdef0123456789abcdef01234567" in commands
     assert "analogsim sweep sweep.yaml --backend numba --device cpu --threads 1 -o repeated" in commands
+    limits = "OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1"
+    assert (
+        f"{limits} analogsim train trials/TRIAL/config.yaml --backend numba --device cpu --out repeated-TRIAL"
+        in commands
+    )
 
 
 def test_versions_that_differ_are_counted(made, tmp_path):
