@@ -60,8 +60,8 @@ def main(data: str, epochs: int, out: Path, seeds: int = 1) -> pd.DataFrame:
         "training": {"epochs": epochs, "batch": BATCH}, "seeds": seeds,
         "variants": {
             "whole batch": {}, "interleaved": {"chip.pass_schedule": "interleaved"},
-            "whole batch, ADC": {"chip.adc": ADC},
-            "interleaved, ADC": {"chip.adc": ADC, "chip.pass_schedule": "interleaved"},
+            "whole batch + ADC": {"chip.adc": ADC},
+            "interleaved + ADC": {"chip.adc": ADC, "chip.pass_schedule": "interleaved"},
         },
     }  # fmt: skip
     curves = analogsim.train(experiment).curves
@@ -75,7 +75,7 @@ def main(data: str, epochs: int, out: Path, seeds: int = 1) -> pd.DataFrame:
     left.set(xscale="log", xlabel="lag between the two reads of a sample (s)", ylabel="σ of δa", ylim=(0, None))
     looks = {"interleaved": (COLOURS[1], "s"), "whole batch": (COLOURS[2], "^")}
     for name, group in curves.groupby("run", sort=False):
-        colour, marker = looks[str(name).removesuffix(", ADC")]
+        colour, marker = looks[str(name).removesuffix(" + ADC")]
         run = group.groupby("epoch")["test_accuracy"].mean() * 100
         dashes = "--" if str(name).endswith("ADC") else "-"
         right.plot(run.index, run, dashes, color=colour, marker=marker, label=name)

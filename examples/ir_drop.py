@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analogsim.physics.conductance import differential_pair
 from analogsim.physics.wires import drops, exact, first_order
-from analogsim.plots import MARKERS
+from analogsim.pictures.style import MARKERS
 
 G_MAX_US = 25.0
 SIZES = (16, 32, 64, 128, 256)

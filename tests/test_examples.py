@@ -109,7 +109,7 @@ def test_the_readme_s_chip_is_the_shipped_one(tmp_path):
     text = next(block for block in re.findall(r"```yaml\n(.*?)```", README, re.S) if block.startswith("name:"))
     (tmp_path / "chip.yaml").write_text(text)
     shown, shipped = load_chip(tmp_path / "chip.yaml"), load_chip("crossbar-generic")
-    blank = {"description": "", "source": ""}
+    blank = {"description": "", "technology": "", "paper": "", "source": ""}
     assert shown == shipped.model_copy(update=blank)
 
 
