@@ -5,8 +5,8 @@
 DANP learns on phase-change memory (pcm-nandakumar, written ideally, its 1/f noise the only perturbation)
 from two passes of a batch, either whole passes one after the other, so that the reads of a sample lie a
 batch apart, or sample by sample, one read apart. Left: σ of δa in a layer against the lag, measured, beside
-√(1 - ρ(τ)) of the law. Right: what it does to learning, with ideal converters (DANP divides by ‖δa‖²: a
-smaller perturbation teaches as well) and behind an ADC of 7 bits, under whose step it vanishes.
+√(1 - ρ(τ)) of the law. Right: what it does to learning, with ideal converters and behind an ADC of 7 bits:
+DANP divides by ‖δa‖², so that a smaller perturbation teaches as well.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from analogsim.atomic import write_text
 from analogsim.backends import get_backend
@@ -31,7 +32,7 @@ from analogsim.chip.chip import SimulatedChip
 from analogsim.config.chip import ChipDescription
 from analogsim.config.loader import load_plan
 from analogsim.config.yaml_tree import dump
-from analogsim.contracts import LayerUpdate, WeightUpdate
+from analogsim.contracts import LayerUpdate, Learner, WeightUpdate
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import write_json
 from analogsim.experiment.run import Run, environment
@@ -104,7 +105,8 @@ def evaluate(
     data: dict[str, Dataset] = {}
     for run in runs:
         name = run.experiment.data
-        data.setdefault(name, load_data(name))
+        if name not in data:
+            data[name] = load_data(name)
         trainer = _trained(run, folder, data[name], backend, device, warn)
         if trainer is None:
             continue
@@ -131,14 +133,19 @@ def program(
 
     batch: how far apart passes of a sample are taken to be, for 1/f noise (chip.py).
     """
-    source, learner = trainer.chip, trainer.learner
+    source = trainer.chip
     assert isinstance(source, SimulatedChip)
     stream = Stream.from_seed(seed).child("transfer", draw)
     chip = SimulatedChip(description, source.network, source.targets, stream, backend, device, batch)
-    matrices = learner.matrices if isinstance(learner, Decorrelated) else [None] * len(source.biases)
-    layers = (LayerUpdate(bias=-bias, decorrelation=matrix) for bias, matrix in zip(source.biases, matrices))
+    layers = (LayerUpdate(bias=-bias, decorrelation=matrix) for bias, matrix in zip(*digital(source, trainer.learner)))
     chip.update(WeightUpdate(tuple(layers)))  # biases begin at 0
     return chip
+
+
+def digital(source: SimulatedChip, learner: Learner) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """(biases, decorrelation matrices) of every layer."""
+    none = [None] * len(source.biases)
+    return source.biases, learner.matrices if isinstance(learner, Decorrelated) else none
 
 
 def read_at(chip: SimulatedChip, trainer: Trainer, times: Sequence[float]) -> Iterator[tuple[float, oracle.Score]]:

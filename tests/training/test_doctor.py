@@ -1,0 +1,256 @@
+"""What the doctor finds, against answers known in closed form, on networks of one layer.
+
+With a linear network and a squared error, δL = g·(n₂ - n₁) + O(n²), g = 2 (a - t) / N: g drops out of a ratio of two
+parts of δL, so for independent parts of standard deviations σ_s and σ_h a node the ratio is σ_s / σ_h. Of 4000 rows
+of 2 outputs a root mean square strays by 1.1 % of itself, a ratio of two by 1.6 %: 8 % is five times that.
+"""
+
+import math
+
+import pytest
+import torch
+
+from analogsim.config.schema import Experiment
+from analogsim.training import doctor
+from analogsim.training.build import build_network
+from analogsim.training.data import Dataset
+from analogsim.training.doctor import Diagnosis, diagnose
+
+ROWS, INPUTS = 4000, 6
+WITHIN = 0.08
+FLICKER = {"strength": {"law": "power", "coefficient": 0.01, "exponent": 0.5, "max": 0.2}, "t_r_s": 2.5e-7}
+ROUNDED = {"node_noise": {"sigma": 0.05}, "adc": {"bits": 8, "bound": 4.0}}
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(ROWS, INPUTS, generator=generator)
+    y = torch.rand(ROWS, 2, generator=generator) * 20  # far from all outputs: δL is linear in the noise
+    return Dataset("line", x, y, x[:10], y[:10], 1.0, 2)
+
+
+@pytest.fixture(autouse=True)
+def all_rows(monkeypatch):
+    monkeypatch.setattr(doctor, "ROWS", ROWS)
+
+
+def experiment(chip, rule="anp", batch=100, **learner):
+    settings = {
+        "data": "npz:line",
+        "chip": {"name": "bench", **chip},
+        "learner": {"rule": rule, **learner},
+        "training": {"batch": batch, "epochs": 2},
+    }
+    return Experiment.model_validate(settings).resolved()
+
+
+def found(data, chip, *rule, timed=False, **settings) -> Diagnosis:
+    return diagnose(experiment(chip, *rule, **settings), data, seed=3, timed=timed)
+
+
+# --- signal to noise of δL --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "sigma"), [(8, 0.05), (7, 0.1), (8, 0.2)])
+def test_rounding_hides_as_much_as_its_variance_says(data, bits, sigma):
+    """σ against Δ / √12, Δ = 2 · 4 / (2^bits - 2): both passes have either, so √2 drops out."""
+    step = 8 / (2**bits - 2)
+    result = found(data, {"node_noise": {"sigma": sigma}, "adc": {"bits": bits, "bound": 4.0}})
+    assert result.signal_to_noise == pytest.approx(math.sqrt(12) * sigma / step, rel=WITHIN)
+    assert result.layers[0].adc_steps == pytest.approx(sigma / step, rel=1e-5)
+
+
+def test_the_signal_is_that_of_two_noisy_passes(data):
+    """rms δL = √2 σ rms |g|, without an ADC: nothing hides it."""
+    result = found(data, {"node_noise": {"sigma": 1e-3}})
+    chip = build_network(experiment({}), data).initial_weights(doctor.Stream.from_seed(3).child("initial weights"))
+    g = 2 * (data.x_train @ chip[0].T - data.y_train) / 2
+    expected = math.sqrt(2) * 1e-3 * float(g.square().sum(1).mean().sqrt())
+    assert result.delta_loss == pytest.approx(expected, rel=WITHIN)
+    assert (result.hidden, result.signal_to_noise) == (0.0, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("rule", "difference", "expected"),
+    [
+        ("np", "both", 0.01 / 0.02),  # ε₂ - ε₁ against n₂ - n₁
+        ("np", "second", 0.01 / math.hypot(0.01, 0.02, 0.02)),  # ε₂ against n₂ - n₁ - ε₁
+        ("inp", "second", 0.01 / 0.02),
+    ],
+)
+def test_rules_that_know_their_own_perturbation_alone(data, rule, difference, expected):
+    chip = {"node_noise": {"sigma": 0.02}, "injection_port": True}
+    result = found(data, chip, rule, perturbation=0.01, difference=difference)
+    assert result.signal_to_noise == pytest.approx(expected, rel=WITHIN)
+
+
+def test_noise_that_is_recorded_is_signal_to_anp(data):
+    chip = {"node_noise": {"sigma": 0.02}, "injection_port": True}
+    assert found(data, chip, "anp", perturbation=0.01).signal_to_noise == math.inf
+
+
+def test_correlated_noise_leaves_a_share_of_the_signal(data):
+    """√(1 - ρ) of it: τ of one read and of 4000, t_r = 250 ns, t = 20 s; ρ(τ) as in reference/devices.md §4."""
+    chip = {"cell": {"g_max_uS": 25.0, "flicker": FLICKER}, "clock": {"t_first_read_s": 20.0, "t_read_s": 2.5e-7}}
+    near = found(data, chip | {"pass_schedule": "interleaved"}, batch=4000)
+    far = found(data, chip, batch=4000)
+    assert (near.correlation, far.correlation) == (pytest.approx(0.90, abs=0.005), pytest.approx(0.43, abs=0.005))
+    left = math.sqrt((1 - near.correlation) / (1 - far.correlation))
+    assert near.delta_loss / far.delta_loss == pytest.approx(left, rel=WITHIN)
+    assert near.layers[0].noise / far.layers[0].noise == pytest.approx(left, rel=1e-3)
+
+
+def test_a_two_state_source_tells_passes_apart(data):
+    """±a, independent after many reads; two reads in a row are alike but for 1 flip in 100."""
+    chip = {"node_noise": {"telegraph": {"amplitude": 0.01, "flip_probability": 0.01}}}
+    far, near = found(data, chip, batch=4000), found(data, chip | {"pass_schedule": "interleaved"})
+    assert far.layers[0].noise == pytest.approx(0.01)
+    assert near.layers[0].noise == pytest.approx(0.01 * math.sqrt(0.02))
+    assert near.delta_loss / far.delta_loss == pytest.approx(math.sqrt(0.02), rel=0.2)  # 80 flips of 8000
+
+
+DOCTOR_BUGS = {
+    "the fine chip has noise of its own": ("_differences", lambda right: _of_other_noise(right)),
+    "the fine chip rounds as well": ("_finely_read", lambda right: lambda e: e),
+    "variance for rms": ("_rms", lambda right: lambda d: right(d) ** 2),
+    "δL of the coarse chip for what hides it": ("_differences", lambda right: _coarse_only(right)),
+}
+
+
+def _of_other_noise(right):
+    """The signal's passes with the rows the other way round: each row then meets another row's noise."""
+
+    def planted(e, trainer, x, y, noisy, known=False):
+        return (
+            right(e, trainer, x.flip(0), y.flip(0), noisy, known).flip(1) if known else right(e, trainer, x, y, noisy)
+        )
+
+    return planted
+
+
+def _coarse_only(right):
+    def planted(e, trainer, x, y, noisy, known=False):
+        return right(e, trainer, x, y, noisy, known) if known else 2 * right(e, trainer, x, y, noisy)
+
+    return planted
+
+
+@pytest.mark.parametrize("bug", DOCTOR_BUGS)
+def test_the_rounding_ratio_catches(data, monkeypatch, bug):
+    name, planted = DOCTOR_BUGS[bug]
+    monkeypatch.setattr(doctor, name, planted(getattr(doctor, name)))
+    with pytest.raises(AssertionError):
+        test_rounding_hides_as_much_as_its_variance_says(data, 8, 0.05)
+
+
+# --- cells and converters ---------------------------------------------------------------------------
+
+
+def test_an_ideal_chip_has_nothing_wrong(data):
+    result = found(data, {"injection_port": True}, "anp", perturbation=1e-3)
+    (layer,) = result.layers
+    assert (layer.noise, layer.adc_steps, layer.clipped_share, layer.saturated_share) == (1e-3, None, 0, 0)
+    assert layer.weight_error == 0  # so these are the weights that the run begins with
+    assert (result.correlation, result.advice) == (None, ())
+
+
+def test_shares_of_weights_clipped_and_outputs_saturated(data):
+    weights = build_network(experiment({}), data).initial_weights(doctor.Stream.from_seed(3).child("initial weights"))
+    most = float(weights[0].abs().median())
+    clipped = weights[0].clamp(-most, most)
+    chip = {"node_noise": {"sigma": 0.1}, "cell": {"weight_max": most}, "adc": {"bits": 8, "bound": 1.0}}
+    (layer,) = found(data, chip).layers
+    assert layer.clipped_share == pytest.approx(float((weights[0].abs() >= most).float().mean()))
+    beyond = (data.x_train @ clipped.T).abs() > most * (1 + 0.5 / 127)
+    assert layer.saturated_share == pytest.approx(float(beyond.float().mean()), abs=1e-3)
+    assert 0.01 < layer.saturated_share < 1
+    assert layer.weight_error == pytest.approx(float((clipped - weights[0]).norm() / weights[0].norm()), rel=1e-5)
+
+
+def test_cells_that_hold_nothing_miss_all_of_the_weights(data):
+    chip = {"node_noise": {"sigma": 0.1}, "cell": {"faults": {"stuck_low": 1.0}}}
+    assert found(data, chip).layers[0].weight_error == pytest.approx(1)
+
+
+# --- costs ------------------------------------------------------------------------------------------
+
+
+def test_memory_and_time(data):
+    result = found(data, {"node_noise": {"sigma": 0.1}}, timed=True)
+    memory = result.memory_bytes
+    assert memory["data"] == 4 * (ROWS + 10) * (INPUTS + 2)
+    assert memory["optimizer"] == 4 * 4 * (2 * INPUTS + 2)  # change, gradient and Adam's two moments
+    assert memory["activities"] == 4 * 100 * (INPUTS + 2 * 2 * 2)  # two passes of a, x and outputs
+    assert memory["weights"] >= 4 * 2 * INPUTS
+    assert result.seconds is not None
+    assert 0 < result.seconds < 60
+    assert found(data, {"node_noise": {"sigma": 0.1}}).seconds is None
+
+
+def test_time_grows_with_the_steps(data, monkeypatch):
+    """A clock that moves on by 1 s a look: a step takes one look, the evaluation of 10 rows one more."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(doctor.time, "perf_counter", lambda: float(next(ticks)))
+    one, ten = (doctor._seconds(e, data, 3, "numpy", "cpu") for e in (_epochs(1), _epochs(10)))
+    assert ten - one == pytest.approx(9 * (ROWS / 100) * _step(one, ten) + 9 * 2 * 10 * 0.1, rel=1e-9)
+
+
+def _epochs(epochs):
+    settings = experiment({"node_noise": {"sigma": 0.1}})
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"epochs": epochs})})
+
+
+def _step(one, ten):
+    """Looks between two steps, from the untrained evaluation of 4000 rows at 0.1 s a row and both totals."""
+    return (one - (ROWS + 2 * 2 * 10) * 0.1) / (ROWS / 100)
+
+
+def test_bp_compares_no_passes(data):
+    result = found(data, {"node_noise": {"sigma": 1e-5}, "adc": {"bits": 8, "bound": 4.0}}, "bp")
+    assert (result.delta_loss, result.signal_to_noise, result.advice) == (None, None, ())
+
+
+# --- in words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chip", "said"),
+    [
+        ({"node_noise": {"sigma": 1e-3}, "adc": {"bits": 8, "bound": 4.0}}, "the chip's noise is 0.032 of an ADC step"),
+        ({"node_noise": {"sigma": 1e-3}, "adc": {"bits": 8, "bound": 4.0}}, "raise adc.bits"),
+        ({"node_noise": {"sigma": 1e-3}, "adc": {"bits": 8, "bound": 4.0}}, "signal to noise 0."),
+        ({"node_noise": {"sigma": 0.1}, "cell": {"weight_max": 0.1}}, "raise cell.weight_max (now 0.1)"),
+        ({"node_noise": {"sigma": 0.1}, "adc": {"bits": 8, "bound": 0.5}}, "raise adc.bound (now 0.5)"),
+        ({"node_noise": {"sigma": 0.1}, "cell": {"faults": {"stuck_low": 1.0}}}, "asked of them by 100%"),
+        (
+            {"cell": {"flicker": FLICKER}, "clock": {"t_first_read_s": 20.0, "t_read_s": 2.5e-9}},
+            "a larger training.batch",
+        ),
+    ],
+)
+def test_advice_names_the_number_and_the_remedy(data, chip, said):
+    assert any(said in line for line in found(data, chip).advice)
+
+
+def test_what_is_above_its_bound_is_not_warned_of(data):
+    assert found(data, ROUNDED).advice == ()
+
+
+def test_the_command_and_training_say_the_same(call):
+    options = ["small.yaml", "--chip", "crossbar-generic", "--set", "training.epochs=0"]
+    code, printed, _ = call("doctor", *options)
+    lines = [line for line in printed.splitlines() if "of an ADC step" in line]
+    assert code == 0
+    assert [line.split(" is ")[0] for line in lines] == [
+        "danp: layer 1: the chip's noise",
+        "danp: layer 2: the chip's noise",
+    ]
+    code, _, said = call("train", *options, "--out", "run")
+    assert (code, said.splitlines()) == (0, lines)
+
+
+def test_the_command_refuses_what_training_refuses(call):
+    code, _, said = call("doctor", "small.yaml", "--set", "learner.rule=dnp")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "rule dnp cannot run on chip gaussian-node" in said
