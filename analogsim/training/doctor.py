@@ -42,6 +42,7 @@ from analogsim.training.loop import Trainer
 
 ROWS = 200  # of the training data, looked at
 FINE_BITS = 16
+STEPS, ENOUGH_S = 10, 2.0  # timed: at most so many, no more after so long
 LEAST_STEPS = 0.5  # of the ADC: noise of that size dithers it, less is hidden (reference/devices.md §5)
 LEAST_RATIO = 0.5
 MOST_AT_END = 0.01  # share of weights clipped, or of conversions saturated
@@ -256,9 +257,10 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, device: str) -> float | None:
-    """steps · (time of the second step) + rows evaluated · (time a row); None if the loss is not finite."""
+    """steps · (mean time of some, the first apart) + rows evaluated · (time a row), checkpoints not counted;
+    None if the loss is not finite."""
     size = min(experiment.training.batch, len(data.x_train))
-    rows = torch.arange(3 * size) % len(data.x_train)
+    rows = torch.arange(STEPS * size) % len(data.x_train)
     few = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
     few = replace(few, x_test=data.x_test[: oracle.CHUNK], y_test=data.y_test[: oracle.CHUNK])
     trainer = build_trainer(experiment, few, seed, backend, device)
@@ -268,9 +270,13 @@ def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, dev
     def go_on() -> None:
         trainer.progress.untrained_loss = math.inf  # a diverging run takes as long a step
 
-    trainer.run(after_step=lambda: ticks.append(time.perf_counter()), after_epoch=go_on)
+    def enough() -> bool:
+        return len(ticks) > 1 and ticks[-1] - ticks[0] > ENOUGH_S
+
+    trainer.run(enough, lambda: ticks.append(time.perf_counter()), go_on)
     if len(ticks) < 2:
         return None
+    a_step = (ticks[-1] - ticks[0]) / (len(ticks) - 1)
     began = time.perf_counter()
     with torch.no_grad(), full_precision():
         view = oracle.evaluation_view(trainer.chip)
@@ -278,7 +284,7 @@ def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, dev
     a_row = (time.perf_counter() - began) / len(few.x_test)
     epochs, looks = experiment.training.epochs, 1 if experiment.chip.noise_free else 2
     evaluated = len(data.x_train) + (1 + epochs) * looks * len(data.x_test)
-    return epochs * -(-len(data.x_train) // size) * (ticks[1] - ticks[0]) + evaluated * a_row
+    return epochs * -(-len(data.x_train) // size) * a_step + evaluated * a_row
 
 
 # --- in words ---------------------------------------------------------------------------------------
