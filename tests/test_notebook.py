@@ -25,6 +25,7 @@ def pictures(notebook):
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # as in a notebook: figures go into it
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     shipped = [str(output.get("data", {}).get("text/plain", "")) for output in outputs(notebook)]
     last = notebook.cells[-1]
