@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -17,6 +18,8 @@ from analogsim.training.loop import Trainer
 
 class Lines(Reporter):
     """A line an epoch, for logs and pipes."""
+
+    heard = True
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -34,8 +37,26 @@ class Lines(Reporter):
         print(f"{self._title}  epoch {epoch}/{trainer.epochs}  {figures(trainer)}  {end}".rstrip(), flush=True)
 
 
-class Bar(Reporter):
+class Live:
+    """A live display; messages are printed above it."""
+
+    _bar: Progress
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def message(self, text: str) -> None:
+        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
+
+
+class Bar(Live, Reporter):
     """A live bar a run."""
+
+    heard = True
 
     def __init__(self, console: Console):
         columns = (
@@ -46,16 +67,6 @@ class Bar(Reporter):
         )
         self._bar = Progress(*columns, console=console)
         self._task: TaskID | None = None
-
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def message(self, text: str) -> None:
-        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
 
     def begin(self, run: str, seed: int, trainer: Trainer) -> None:
         total, done = trainer.epochs * trainer.batches, trainer.progress.step
@@ -87,23 +98,13 @@ class SweepLines(Watcher):
         print(standing(state), flush=True)
 
 
-class SweepBar(Watcher):
+class SweepBar(Live, Watcher):
     """A live bar of all trials."""
 
     def __init__(self, console: Console):
         columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=console)
         self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> SweepBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def message(self, text: str) -> None:
-        self._bar.console.print(text, style="yellow", markup=False, highlight=False)
 
     def moved(self, state: State) -> None:
         ended = len(state.ended) - len(state.left)

@@ -142,23 +142,21 @@ class PassRunner:
             while end < len(passes) and end - at < together and not (passes[at].keep or passes[end].keep):
                 end += 1
             x = below[at] if end == at + 1 else torch.cat(list(below[at:end]))
-            addresses = [one.address for one in passes[at:end]]
+            addresses, epsilons = [p.address for p in passes[at:end]], [p.injected(index) for p in passes[at:end]]
             vectors = self._vectors(index, x, addresses) if passes[at].keep else None
             if matrix is not None:
-                epsilons = [one.injected(index) for one in passes[at:end]]
                 product = self._product(index, x, matrix)
                 read += self.crossbars[index].read_product(product, addresses, epsilons, stacked=True)
-            elif vectors is not None or len(x) <= rows or end > at + 1:
-                epsilons = [one.injected(index) for one in passes[at:end]]
-                vectors_here = self._vectors(index, x, addresses) if vectors is None else vectors
-                read += self.crossbars[index].read_passes(vectors_here, addresses, epsilons, stacked=True)
+            elif vectors is None and len(x) > rows:  # one pass, since as many as `together` fit
+                read.append(self._read_in_parts(index, x, addresses[0], epsilons[0], rows))
             else:
-                read.append(self._read_in_parts(index, x, passes[at], rows))
+                whole = self._vectors(index, x, addresses) if vectors is None else vectors
+                read += self.crossbars[index].read_passes(whole, addresses, epsilons, stacked=True)
             told += [vectors] + [None] * (end - at - 1)
         return read, told
 
-    def _read_in_parts(self, index: int, x: Tensor, one: Pass, rows: int) -> Tensor:
-        epsilon, parts, at = one.injected(index), [], one.address
+    def _read_in_parts(self, index: int, x: Tensor, at: Address, epsilon: Tensor | None, rows: int) -> Tensor:
+        parts = []
         for start in range(0, len(x), rows):
             here = Address(at.step, at.pass_index, at.first_sample + start)
             vectors = self._vectors(index, x[start : start + rows], [here])

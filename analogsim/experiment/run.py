@@ -34,7 +34,12 @@ from analogsim.training.loop import Progress, Trainer
 
 
 class Reporter:
-    """Told what happens; does nothing. `analogsim.progress` shows it on a terminal."""
+    """Told what happens; does nothing. `analogsim.progress` shows it on a terminal.
+
+    heard: whether somebody reads its messages; advice, which takes passes of the chip, is left out otherwise.
+    """
+
+    heard = False
 
     def message(self, text: str) -> None: ...
     def begin(self, run: str, seed: int, trainer: Trainer) -> None: ...
@@ -140,7 +145,7 @@ def _train_one(
             trainer.load(saved)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:  # another shape, another version
             raise RunFolderError(f"{checkpoints}: its checkpoints do not fit config.yaml; was that changed?") from error
-    elif run.seed == run.experiment.seeds[0]:
+    elif reporter.heard and run.seed == run.experiment.seeds[0]:
         for text in diagnose(run.experiment, data, run.seed, backend, device).advice:
             reporter.message(f"{run.name}: {text}")
     progress[run] = trainer.progress

@@ -26,6 +26,7 @@ class EventFiles(Reporter):
 
     def __init__(self, folder: Path, also: Reporter | None = None):
         self._folder, self._also = folder / "tensorboard", also or Reporter()
+        self.heard = self._also.heard
         self._writer: Any = None
 
     def message(self, text: str) -> None:

@@ -273,8 +273,8 @@ def neurosim_a(nonlinearity: float) -> float:
 
         nonlinearity = max_P d(P) / 0.07 ,   d = distance of (P, (G - G_min)/(G_max - G_min)) to the line P = G
 
-    solved for A. NeuroSim tabulates A alone; the definition is inferred from that table, whose
-    900 entries (six decimals) it gives back.
+    solved for A. NeuroSim tabulates A alone; the definition is inferred from that table, and gives back
+    the eight entries it was held against (tests/physics/test_pulsed_cells.py) to their six decimals.
     """
     if not 0 < abs(nonlinearity) <= LARGEST_NONLINEARITY:
         raise ArgumentError("nonlinearity", nonlinearity, f"a number within ±{LARGEST_NONLINEARITY}, not 0")
