@@ -16,7 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,15 +39,14 @@ KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of
 FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
 
 
-class _Quiet(distributed.WorkerPlugin):
-    """Ctrl-C on a terminal reaches every process of the group; what it means is for the sweep to say.
+def dask_setup(worker: distributed.Worker) -> None:
+    """Called by dask in each worker that preloads this module, before it takes a task.
 
-    And what dask logs when one of its processes is gone is said by the sweep too, in a line.
+    Ctrl-C on a terminal reaches every process of the group; what it means is for the sweep to say. And
+    what dask logs when one of its processes is gone is said by the sweep too, in a line.
     """
-
-    def setup(self, worker: distributed.Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        logging.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable()
 
 
 def run_all(
@@ -167,11 +166,10 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
     scheduler = options.scheduler
     try:
         if scheduler is None:
-            with dask_config.set(settings | {"distributed.worker.multiprocessing-method": _start_method(options)}):
-                cluster = _local(options, tasks)
-                with cluster, distributed.Client(cluster) as client:
-                    client.register_plugin(_Quiet())
-                    yield client
+            settings["distributed.worker.multiprocessing-method"] = _start_method(options)
+            settings["distributed.worker.preload"] = [__name__]
+            with dask_config.set(settings), ExitStack() as opened:
+                yield _local(options, tasks, opened)
         elif scheduler.endswith(SLURM_FILE):
             with dask_config.set(settings), _slurm(scheduler, tasks) as cluster, distributed.Client(cluster) as client:
                 yield client
@@ -188,9 +186,9 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
         os.environ.update(before)
 
 
-def _local(options: Options, tasks: int) -> distributed.LocalCluster:
+def _local(options: Options, tasks: int, opened: ExitStack) -> distributed.Client:
     try:
-        return distributed.LocalCluster(
+        cluster = distributed.LocalCluster(
             n_workers=min(options.workers, tasks),
             threads_per_worker=1,
             processes=True,
@@ -199,6 +197,7 @@ def _local(options: Options, tasks: int) -> distributed.LocalCluster:
             silence_logs=logging.CRITICAL,
             resources={"GPU": 1} if options.device.startswith("cuda") else None,
         )
+        return opened.enter_context(distributed.Client(opened.enter_context(cluster)))
     except (OSError, RuntimeError, TimeoutError) as error:
         hint = 'a script that starts workers needs `if __name__ == "__main__":`; workers=1 starts none'
         raise RunFolderError(f"the workers could not be started ({error}); {hint}") from None
