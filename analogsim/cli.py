@@ -50,7 +50,7 @@ def train(
     experiment: Annotated[str | None, typer.Argument(metavar="EXPERIMENT", help="A file, or a shipped name.")] = None,
     chip: ChipOption = None,
     settings: SetOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME if left out.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; runs/NAME if left out.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run folder.")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, numpy, numba or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
@@ -144,7 +144,7 @@ def evaluate(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Programming draws, each another such chip.")] = 5,
     variant: Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Of the run; all.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="RUN/evaluations/CHIP if left out.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="RUN/evaluations/CHIP if left out.")] = None,
     backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:

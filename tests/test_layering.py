@@ -55,7 +55,7 @@ SIBLINGS = """atomic: errors
     training.loop: training.checkpoint training.data training.optimizer training.oracle
     training.doctor: training.build training.data training.loop training.oracle
     experiment.evaluate: experiment.results experiment.run
-    experiment.run: experiment.results
+    experiment.run: experiment.results experiment.threads
     devices.commands: devices.fit devices.fit_report devices.measurements devices.plot devices.table
     devices.fit: devices.measurements
     devices.fit_report: devices.fit pictures.style
@@ -63,12 +63,12 @@ SIBLINGS = """atomic: errors
     experiment.call: experiment.results experiment.run experiment.tables
     experiment.tables: experiment.results
     experiment.tensorboard: experiment.results experiment.run
-    experiment.trials: experiment.results experiment.run experiment.tensorboard
+    experiment.trials: experiment.results experiment.run experiment.tensorboard experiment.threads
     experiment.state: experiment.results experiment.trials
     experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
     experiment.sweep: experiment.trials
     experiment.cluster: experiment.sweep experiment.trials
-    experiment.estimate: experiment.trials
+    experiment.estimate: experiment.threads experiment.trials
     experiment.export: experiment.results experiment.tables
     experiment.overview: experiment.estimate experiment.state experiment.sweep experiment.tables experiment.trials
     plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.style

@@ -26,6 +26,7 @@ from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import RUN_COLUMNS, summarise, write_curves, write_json
+from analogsim.experiment.threads import threads_limited
 from analogsim.training import checkpoint
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
@@ -114,7 +115,8 @@ def train(
                 progress[run] = _progress(saved.record, run.checkpoints(folder))
         _write_tables(folder, progress)
     outcome = Outcome(folder)
-    with stop_signals() if stop is None else nullcontext(stop) as stopped:
+    stopping = stop_signals() if stop is None else nullcontext(stop)
+    with stopping as stopped, threads_limited(torch.get_num_threads()):
         for run in runs:
             if progress[run].status == "running":
                 progress[run] = _train_one(

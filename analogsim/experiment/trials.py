@@ -20,15 +20,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numba
-import threadpoolctl
-import torch
-
 from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import AnalogsimError, ArgumentError, FolderInUseError, RunFolderError
 from analogsim.experiment.results import claimed, trial_figures, write_json
 from analogsim.experiment.run import Reporter, train
+from analogsim.experiment.threads import threads_limited
 from analogsim.training.data import load_data
 
 NO_ROOM = (
@@ -159,20 +156,6 @@ def standing(folder: Path, memory_MB: float | None = None) -> Ended:
 
 def record_failure(folder: Path, ended: Ended) -> None:
     write_json(folder / "error.json", {"error": ended.error, "traceback": ended.traceback})
-
-
-@contextmanager
-def threads_limited(threads: int) -> Iterator[None]:
-    """So many threads for torch, Numba and BLAS: the bits of a product may depend on their number."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    try:
-        with threadpoolctl.threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
 
 
 def peak_memory_MB() -> float | None:
