@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from analogsim.config.sweeps import Trial
-from analogsim.experiment.trials import Ended, load_once, peak_memory_MB
 from analogsim.experiment.threads import threads_limited
+from analogsim.experiment.trials import Ended, load_once, peak_memory_MB
 from analogsim.training.build import build_trainer
 
 SAMPLED = 4  # trials, evenly spread over those left
