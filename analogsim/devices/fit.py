@@ -244,7 +244,7 @@ def _drift(
     told = np.isfinite(unit_variance) & (level > TELLING * np.sqrt(noise))
     if told.sum() < 3:
         return None
-    estimates, v = nu[told], np.maximum((unit_variance * noise)[told], 1e-16)  # where no noise is known
+    estimates, v = nu[told], np.maximum(unit_variance[told] * noise[told], 1e-16)  # where no noise is known
 
     def cost(x: Array) -> float:
         total = x[1] ** 2 + v
