@@ -17,14 +17,26 @@ NARROWEST = 120  # columns of a table that goes to a pipe or a file
 def print_diagnoses(console: Console, found: Mapping[str, Diagnosis], seeds: Mapping[str, int]) -> None:
     """What the doctor found of every variant: layers, then δL and costs, then advice. seeds: how many each has."""
     _widen(console)
-    layers = _table("variant", "chip", "layer", "noise σ", "ADC step", "σ / step", "clipped", "saturated", "W error")
+    layers = _table(
+        "variant",
+        "chip",
+        "layer",
+        "noise σ",
+        "ADC step",
+        "σ / step",
+        "clipped",
+        "saturated",
+        "W error",
+        "updates / pulse",
+    )
     costs = _table("variant", "rule", "δL", "hidden", "signal/noise", "1/f ρ", "memory", "time a run")
     for name, one in found.items():
         for number, layer in enumerate(one.layers, start=1):
             first = (name, one.chip) if number == 1 else ("", "")
             step = _figure(layer.adc_step or None)
             shares = (f"{share:.1%}" for share in (layer.clipped_share, layer.saturated_share, layer.weight_error))
-            layers.add_row(*first, str(number), f"{layer.noise:.2g}", step, _figure(layer.adc_steps), *shares)
+            sizes = (f"{layer.noise:.2g}", step, _figure(layer.adc_steps))
+            layers.add_row(*first, str(number), *sizes, *shares, _figure(layer.updates_a_write))
         memory = f"{sum(one.memory_bytes.values()) / 1e6:.3g} MB"
         took = "-" if one.seconds is None else duration(one.seconds)
         ratios = (_figure(part) for part in (one.delta_loss, one.hidden, one.signal_to_noise, one.correlation))

@@ -1,9 +1,9 @@
-"""Accuracy against technology, from a run folder of `analogsim train chips`.
+"""Accuracy against technology, from a run folder of `analogsim train chips`, or from several.
 
-    python examples/chips_picture.py RUN [-o FOLDER]
+    python examples/chips_picture.py RUN... [-o FOLDER]
 
-A row a chip: best test accuracy with ideal writes, and written as that technology is. Draws chips.png
-and writes chips.csv.
+A row a chip: best test accuracy with ideal writes, and written as that technology is, and what the
+doctor says of it. Draws chips.png and writes chips.csv.
 """
 
 from __future__ import annotations
@@ -16,21 +16,35 @@ from matplotlib.figure import Figure
 
 import analogsim
 from analogsim.pictures.style import COLOURS
+from analogsim.training.doctor import diagnose
 
 OWN = " own writes"
 
 
-def table(run: Path) -> pd.DataFrame:
-    """Best test accuracy in %, chips as rows, best first; NaN where a chip's own write is the ideal one."""
-    trials = analogsim.load_results(run).trials
+def table(runs: list[Path]) -> pd.DataFrame:
+    """Best test accuracy in %, chips as rows, worst first; NaN where a chip's own write is the ideal one."""
+    trials = pd.concat([analogsim.load_results(run).trials for run in runs])
     best = trials.groupby("run")["best_test_accuracy"].mean() * 100
-    names = sorted({str(name).removesuffix(OWN) for name in best.index})
-    rows = [{"chip": name, "ideal writes": best.get(name), "own writes": best.get(name + OWN)} for name in names]
+    told = {name: text for run in runs for name, text in advice(run).items()}
+    rows = [
+        {"chip": name, "ideal writes": best.get(name), "own writes": best.get(name + OWN), "doctor": doctor}
+        for name in sorted({str(name).removesuffix(OWN) for name in best.index})
+        for doctor in [told.get(name + OWN, told[name])]
+    ]
     return pd.DataFrame(rows).sort_values(["own writes", "ideal writes"], na_position="first", ignore_index=True)
 
 
-def main(run: Path, out: Path) -> pd.DataFrame:
-    found = table(run)
+def advice(run: Path) -> dict[str, str]:
+    """What `analogsim doctor` would say of each variant, in one line."""
+    plan = analogsim.load_plan(run / "config.yaml")
+    data = {name: analogsim.load_data(name) for name in {one.data for one in plan.variants.values()}}
+    return {
+        name: "; ".join(diagnose(one, data[one.data], one.seeds[0]).advice) for name, one in plan.variants.items()
+    }
+
+
+def main(runs: list[Path], out: Path) -> pd.DataFrame:
+    found = table(runs)
     figure = Figure(figsize=(7.5, 0.27 * len(found) + 1.2), layout="constrained")
     axis = figure.subplots()
     at = range(len(found))
@@ -52,7 +66,7 @@ def main(run: Path, out: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("-o", "--out", type=Path, default=Path("."))
     arguments = parser.parse_args()
-    print(main(arguments.run, arguments.out).to_string(index=False, float_format="%.1f"))
+    print(main(arguments.runs, arguments.out).to_string(index=False, float_format="%.1f"))

@@ -18,6 +18,7 @@ from analogsim.backends import Backend
 from analogsim.chip.grid import Grid, Scale
 from analogsim.chip.leg import Found, Leg
 from analogsim.config.chip import Cell, ChipDescription
+from analogsim.config.writing import VerifyWrite
 from analogsim.contracts import Factors
 from analogsim.physics.conductance import differential_pair, shares, single_cells, spelt
 from analogsim.streams import Stream
@@ -65,6 +66,15 @@ class Cells:
         if self.scale is None or not self.scale.clips or not self.weight.numel():
             return 0.0
         return float((self.weight.abs() >= self.scale.of_weights()).float().mean())
+
+    @property
+    def least_change(self) -> float:
+        """The smallest change of a weight that a write makes, on average over the cells; 0: any."""
+        write, cell = self._chip.write, self._cell
+        if not isinstance(write, VerifyWrite) or cell is None or self.scale is None:
+            return 0.0
+        most = torch.as_tensor(self.scale.of_weights()).mean()
+        return float(most) * write.threshold_uS / (cell.g_max_uS - cell.g_min_uS)
 
     # --- write ----------------------------------------------------------------------------------
 

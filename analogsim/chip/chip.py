@@ -174,6 +174,11 @@ class SimulatedChip:
         """Share of each layer's weights at the end of what its cells span; for warnings alone."""
         return [crossbar.cells.clipped_share for crossbar in self._crossbars]
 
+    @property
+    def least_changes(self) -> list[float]:
+        """The smallest change of a weight that a write makes in each layer, 0: any; for warnings alone."""
+        return [crossbar.cells.least_change for crossbar in self._crossbars]
+
     def age(self, seconds: float) -> None:
         """Let time pass over the cells, without reads."""
         self.clock.move_to(self.clock.now_s + seconds)

@@ -49,6 +49,11 @@ class PulsedCells(Cells):
         made, w = self._made, self._held
         return float(((w >= made.w_max) | (w <= made.w_min)).float().mean())
 
+    @property
+    def least_change(self) -> float:
+        """Of one pulse at w = 0, as a controller knows it."""
+        return self._made.dw_min * float(torch.as_tensor(self._range.of_weights()).mean())
+
     def program(self, now_s: float) -> Written:
         """The first write: every cell as near to its weight as it can come."""
         self._range.fit(self.weight)

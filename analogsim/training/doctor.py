@@ -31,7 +31,7 @@ from analogsim.backends.torch import full_precision
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.passes import passes_at_once
 from analogsim.config.schema import Experiment
-from analogsim.contracts import Probe
+from analogsim.contracts import Factors, Probe
 from analogsim.physics.converters import largest_code
 from analogsim.physics.flicker import correlation
 from analogsim.streams import Stream
@@ -48,6 +48,7 @@ LEAST_RATIO = 0.5
 MOST_AT_END = 0.01  # share of weights clipped, or of conversions saturated
 MOST_SHARED = 0.5  # ρ
 MOST_ERROR = 0.5  # rms(W_read - W) / rms(W)
+MOST_UPDATES = 10  # one way, until a cell moves
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,22 @@ class LayerFindings:
     """noise: σ of what tells two passes apart at a conversion, the chip's fresh noise and the learner's own ε, in
     pre-activation units. adc_step: in the same units, 0 without an ADC. clipped_share: of weights at the end of
     what cells span. saturated_share: of conversions beyond the ADC's bound. weight_error: of a read without noise at
-    the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early drift, wires."""
+    the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early drift, wires.
+    least_change: of a weight that a write makes, a pulse or the threshold of verification; 0: any. update: what the
+    first step asks of a weight, rms; None if its cells are written ideally."""
 
     noise: float
     adc_step: float
     clipped_share: float
     saturated_share: float
     weight_error: float
+    least_change: float = 0.0
+    update: float | None = None
+
+    @property
+    def updates_a_write(self) -> float | None:
+        """least_change / update: how many updates one way until a cell moves; None where each moves it."""
+        return self.least_change / self.update if self.update and self.least_change else None
 
     @property
     def adc_steps(self) -> float | None:
@@ -114,6 +124,8 @@ def diagnose(
         besides = math.hypot(_own_sigma(experiment), _telegraph_sigma(experiment, trainer.chip))
         layers = _layers(trainer.chip, asked, x, besides)
         delta_loss, hidden = _delta_loss(experiment, data, seed, backend, device, trainer, x, y)
+        if any(trainer.chip.least_changes):
+            layers = tuple(replace(a, update=b) for a, b in zip(layers, _first_update(trainer, x, y)))
     found = Diagnosis(
         chip=experiment.chip.name,
         rule=experiment.learner.rule,
@@ -153,8 +165,16 @@ def _layers(chip: SimulatedChip, asked: list[Tensor], x: Tensor, besides: float)
     errors = [float((read.cpu() - w).norm() / w.norm()) for read, w in zip(chip.weights, asked)]
     return tuple(
         LayerFindings(math.hypot(noise, besides), step, *rest)
-        for (noise, step), *rest in zip(noise_and_steps, chip.clipped_shares, saturated, errors)
+        for (noise, step), *rest in zip(noise_and_steps, chip.clipped_shares, saturated, errors, chip.least_changes)
     )
+
+
+def _first_update(trainer: Trainer, x: Tensor, y: Tensor) -> list[float]:
+    """rms of the change that each layer's weights are asked for; nothing is written."""
+    passes = trainer._passes(x, y, trainer.learner.ask(0, len(x)))
+    update = trainer.optimizer.step(trainer.learner.tell(*zip(*passes)))
+    changes = (layer.weight.dense() if isinstance(layer.weight, Factors) else layer.weight for layer in update.layers)
+    return [0.0 if change is None else _rms(change) for change in changes]
 
 
 # --- signal to noise of δL --------------------------------------------------------------------------
@@ -318,6 +338,13 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
             lines.append(
                 f"layer {number}: after their first write the cells miss the weights asked of them by "
                 f"{layer.weight_error:.0%} (rms)"
+            )
+        updates = layer.updates_a_write
+        if updates is not None and updates > MOST_UPDATES:
+            lines.append(
+                f"layer {number}: the first update asks a weight to change by {layer.update:.2g} (rms), the least that "
+                f"a write moves it by is {layer.least_change:.2g}: {updates:.0f} updates one way until a cell moves; "
+                "raise optimizer.lr, or train for longer"
             )
     ratio = found.signal_to_noise
     if ratio is not None and ratio < LEAST_RATIO:

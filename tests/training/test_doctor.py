@@ -10,7 +10,8 @@ import math
 import pytest
 import torch
 
-from analogsim.config.schema import Experiment
+from analogsim.config.schema import Experiment, OptimizerSettings
+from analogsim.streams import Stream
 from analogsim.training import doctor
 from analogsim.training.build import build_network
 from analogsim.training.data import Dataset
@@ -174,6 +175,25 @@ def test_cells_that_hold_nothing_miss_all_of_the_weights(data):
 
 
 # --- costs ------------------------------------------------------------------------------------------
+
+
+def test_updates_a_pulse(data):
+    """dw_min = 0.1 of a range that is three times the largest weight; SGD's first update goes with lr."""
+    cell = {"g_min_uS": 0.0, "g_max_uS": 1.0, "mapping": "reference", "weight_headroom": 3.0}
+    pulsed = {"node_noise": {"sigma": 0.1}, "cell": cell, "write": {"mode": "pulsed", "cell": {"model": "constant", "dw_min": 0.1}}}
+    slow, fast = (at_rate(data, pulsed, lr) for lr in (1e-4, 2e-4))
+    weights = build_network(experiment(pulsed), data).initial_weights(Stream.from_seed(3).child("initial weights"))
+    for weight, once, twice in zip(weights, slow.layers, fast.layers, strict=True):
+        assert once.least_change == pytest.approx(0.1 * 3 * float(weight.abs().max()), rel=1e-6)
+        assert once.updates_a_write == pytest.approx(once.least_change / once.update)
+        assert twice.update == pytest.approx(2 * once.update, rel=1e-4)
+    assert any("updates one way until a cell moves" in line for line in slow.advice)
+    assert all(layer.updates_a_write is None for layer in found(data, {"cell": cell, "node_noise": {"sigma": 0.1}}).layers)
+
+
+def at_rate(data, chip, lr):
+    one = experiment(chip)
+    return diagnose(one.model_copy(update={"optimizer": OptimizerSettings(name="sgd", lr=lr)}), data, seed=3)
 
 
 def test_memory_and_time(data):
