@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from analogsim.devices.commands import devices
 
 if TYPE_CHECKING:
     from analogsim.config.loader import Override, Plan
+    from analogsim.training.distributed import Team
 
 app = typer.Typer(
     name="analogsim",
@@ -66,26 +69,47 @@ def train(
         raise ArgumentError("EXPERIMENT", experiment, "an experiment, or --resume DIR and no experiment")
     if resume is not None and (chip or settings or out or backend or device or seed is not None):
         raise ArgumentError("--resume", str(resume), "no other options: a run folder keeps its own settings")
-    folder = resume or out or fresh_folder(Path(str(experiment)).stem)
-    new = None if resume else load_plan(str(experiment), _overrides(chip, settings, seed))
-    with claimed(folder, resume is not None):
-        plan = new or load_plan(folder / "config.yaml")
-        sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None, log))
+    with ExitStack() as stack:
+        team = stack.enter_context(_team())
+        with team.in_turn() if team else nullcontext():
+            folder = resume or out or fresh_folder(Path(str(experiment)).stem)
+            new = None if resume else load_plan(str(experiment), _overrides(chip, settings, seed))
+            if team is None or team.leads:
+                stack.enter_context(claimed(folder, resume is not None))
+            plan = new or load_plan(folder / "config.yaml")
+        sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None, log, team))
 
 
-def _train(plan: Plan, folder: Path, backend: str, device: str, resume: bool, log: str | None) -> int:
-    from contextlib import nullcontext
+@contextmanager
+def _team() -> Iterator[Team | None]:
+    """The processes that torchrun started, or None."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield None
+        return
+    from analogsim.training.distributed import joined
 
+    with joined() as team:
+        yield team
+
+
+def _train(
+    plan: Plan, folder: Path, backend: str, device: str, resume: bool, log: str | None, team: Team | None
+) -> int:
     from rich.console import Console
 
+    from analogsim.experiment.run import Reporter
     from analogsim.experiment.run import train as train_plan
     from analogsim.experiment.trials import reporter_for
     from analogsim.plots import plot_curves
     from analogsim.progress import Bar, Lines
+    from analogsim.training.distributed import ALONE
 
+    if team is not None and not team.leads:
+        return 130 if train_plan(plan, folder, backend, device, resume, Reporter(), team=team).interrupted else 0
     console = Console()
     with Bar(console) if console.is_terminal else nullcontext(Lines()) as shown:
-        outcome = train_plan(plan, folder, backend, device, resume, reporter_for(log, folder, shown))
+        reporter = reporter_for(log, folder, shown)
+        outcome = train_plan(plan, folder, backend, device, resume, reporter, team=team or ALONE)
     if outcome.interrupted:
         print(f"stopped; go on with: analogsim train --resume {shlex.quote(str(folder))}")
         return 130

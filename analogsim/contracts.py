@@ -93,6 +93,20 @@ class Capabilities:
     noise_free: bool
 
 
+class Share(Protocol):
+    """This process's part of a batch that several processes train on; each has rows of its own, in order.
+
+    first: the batch's row that is this process's first. whole: rows of the batch. size: processes.
+    sum: a tensor added up over all of them, in place and given back; all must ask, in the same order.
+    """
+
+    first: int
+    whole: int
+    size: int
+
+    def sum(self, tensor: Tensor) -> Tensor: ...
+
+
 class Ledger(Protocol):
     """What the training cost the chip so far."""
 

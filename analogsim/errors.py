@@ -59,5 +59,9 @@ class ChipError(AnalogsimError):
     """A chip is asked for what its description says nothing of; the text names chip, law and range."""
 
 
+class ProcessesError(AnalogsimError):
+    """Processes that train together cannot go on together; the text says what keeps them from it."""
+
+
 class FolderInUseError(RunFolderError):
     """Another process holds the folder."""

@@ -50,9 +50,10 @@ SIBLINGS = """atomic: errors
     learners.backpropagation: learners.perturbation
     learners.iterative_perturbation: learners.perturbation
     learners.node_perturbation: learners.perturbation
-    training.build: training.data training.loop training.losses training.optimizer
+    training.build: training.data training.distributed training.loop training.losses training.optimizer
     training.data: training.images
-    training.loop: training.checkpoint training.data training.optimizer training.oracle
+    training.loop: training.checkpoint training.data training.distributed training.optimizer training.oracle
+    training.distributed: training.data
     training.doctor: training.build training.data training.loop training.oracle
     experiment.evaluate: experiment.results experiment.run
     experiment.run: experiment.results experiment.threads

@@ -21,7 +21,7 @@ from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
 from analogsim.chip.passes import Pass, PassRunner, passes_at_once
 from analogsim.config.chip import ChipDescription, NodeNoise
-from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, WeightUpdate
+from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, Share, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
 from analogsim.network import Layer, Network
 from analogsim.streams import Address, Stream
@@ -32,7 +32,8 @@ class SimulatedChip:
 
     description: what the chip is like. network, weights: what is programmed into it; biases
     start at 0. stream: the chip's own randomness. backend: auto, numpy, numba or torch. batch: samples a
-    pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`).
+    pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`). share: where the rows
+    of every pass stand in a batch that other processes have parts of; None: a pass is all there is.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SimulatedChip:
         backend: str = "auto",
         device: str | torch.device = "cpu",
         batch: int = 1,
+        share: Share | None = None,
     ):
         shapes = [(layer.units, layer.inputs) for layer in network.layers]
         if [tuple(weight.shape) for weight in weights] != shapes:
@@ -53,7 +55,7 @@ class SimulatedChip:
         self.ledger = CountingLedger(costs=description.costs)
         self.clock = Clock(description.clock, max(layer.positions for layer in network.layers))
         self._lag_s = self.clock.lag_s(batch, description.pass_schedule == "interleaved")
-        self._stream = stream
+        self._stream, self._share = stream, share
         self._crossbars = [
             self._crossbar(weight.to(device), description, stream.child("noise", index), kernels)
             for index, weight in enumerate(weights)
@@ -251,8 +253,12 @@ class SimulatedChip:
             self._pass, self._rows = self._pass + 1, 0
             self.clock.open(self._pass)
         self._rows += rows
-        self.clock.count(rows)
-        return Address(self._step, self._pass, first)
+        if self._share is None:
+            self.clock.count(rows)
+            return Address(self._step, self._pass, first)
+        if first == 0:
+            self.clock.count(self._share.whole)  # the others' rows take their time as well
+        return Address(self._step, self._pass, self._share.first + first)
 
     def _asked(self, x: Tensor, probe: Probe) -> Pass:
         injected = self._injected(probe.perturbation, len(x))

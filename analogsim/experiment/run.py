@@ -30,6 +30,7 @@ from analogsim.experiment.threads import threads_limited
 from analogsim.training import checkpoint
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
+from analogsim.training.distributed import ALONE, Team, check_shared
 from analogsim.training.doctor import diagnose
 from analogsim.training.loop import Progress, Trainer
 
@@ -84,46 +85,51 @@ def train(
     reporter: Reporter,
     load: Callable[[str], Dataset] = load_data,
     stop: Callable[[], bool] | None = None,
+    team: Team = ALONE,
 ) -> Outcome:
     """Train every run of the plan, one after the other. The folder must be claimed.
 
     backend, device: as on the command line; a resumed folder keeps those it began with. load: what
-    gives a data set by name. stop: asked between two steps; None: Ctrl-C and SIGTERM stop.
+    gives a data set by name. stop: asked between two steps; None: Ctrl-C and SIGTERM stop. team: of processes
+    that train together, each of which calls this; the first alone writes and should report.
     Raises AnalogsimError for what the user can mend; what is computed stays in the folder.
     """
-    check_plan(plan.variants)
     plan = Plan({name: experiment.anchored() for name, experiment in plan.variants.items()})
-    facts = folder / "environment.json"
-    begun = resume and facts.is_file()
-    if begun:
-        backend, device = _as_begun(facts)
-    backend = checked_backend(backend, device)
     runs = [Run(name, seed, e) for name, e in plan.variants.items() for seed in e.seeds]
-    data: dict[str, Dataset] = {}
-    for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
-        data[name] = load(name)
-    for experiment in plan.variants.values():
-        build_network(experiment, data[experiment.data])
-    if not begun:
-        write_json(facts, environment(backend, device))
-        write_text(folder / "config.yaml", plan.to_yaml())  # last: what has one can be resumed
     progress = {run: Progress() for run in runs}  # in the order of the tables
-    if resume:
-        for run in runs:
-            saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message, with_tensors=False)
-            if saved is not None:
-                progress[run] = _progress(saved.record, run.checkpoints(folder))
-        _write_tables(folder, progress)
-    outcome = Outcome(folder)
-    stopping = stop_signals() if stop is None else nullcontext(stop)
+    data: dict[str, Dataset] = {}
+    with team.in_turn():  # what the first finds wrong, it alone says; what it fetches, the others find
+        check_plan(plan.variants)
+        facts = folder / "environment.json"
+        begun = resume and facts.is_file()
+        if begun:
+            backend, device = _as_begun(facts)
+        backend, device = checked_backend(backend, team.device(device)), device
+        for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
+            data[name] = load(name)
+        for experiment in plan.variants.values():
+            build_network(experiment, data[experiment.data])
+        check_shared(((e, data[e.data]) for e in plan.variants.values()), team)
+        if not begun and team.leads:
+            write_json(facts, environment(backend, device, team.size))
+            write_text(folder / "config.yaml", plan.to_yaml())  # last: what has one can be resumed
+        if resume:
+            for run in runs:
+                saved = checkpoint.load_latest(run.checkpoints(folder), reporter.message, with_tensors=False)
+                if saved is not None:
+                    progress[run] = _progress(saved.record, run.checkpoints(folder))
+            if team.leads:
+                _write_tables(folder, progress)
+    device, outcome = team.device(device), Outcome(folder)
+    stopping = stop_signals(team.size == 1) if stop is None else nullcontext(stop)
     with stopping as stopped, threads_limited(torch.get_num_threads()):
         for run in runs:
             if progress[run].status == "running":
                 progress[run] = _train_one(
-                    run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter
+                    run, folder, data[run.experiment.data], backend, device, progress, stopped, reporter, team
                 )
             outcome.statuses[run.name, run.seed] = progress[run].status
-            if stopped():
+            if team.any(stopped()):
                 outcome.interrupted = progress[run].status == "running" or run is not runs[-1]
                 break
     return outcome
@@ -138,8 +144,9 @@ def _train_one(
     progress: dict[Run, Progress],
     stopped: Callable[[], bool],
     reporter: Reporter,
+    team: Team,
 ) -> Progress:
-    trainer = build_trainer(run.experiment, data, run.seed, backend, device)
+    trainer = build_trainer(run.experiment, data, run.seed, backend, device, team=team)
     checkpoints = run.checkpoints(folder)
     saved = checkpoint.load_latest(checkpoints, lambda text: None) if checkpoints.is_dir() else None
     if saved is not None:
@@ -150,6 +157,7 @@ def _train_one(
     elif reporter.heard and run.seed == run.experiment.seeds[0]:
         for text in diagnose(run.experiment, data, run.seed, backend, device).advice:
             reporter.message(f"{run.name}: {text}")
+    team.check_alike(trainer.checkpoint().tensors)
     progress[run] = trainer.progress
     reporter.begin(run.name, run.seed, trainer)
     last_save = time.monotonic()
@@ -161,16 +169,17 @@ def _train_one(
 
     def after_step() -> None:
         reporter.step(trainer)
-        if time.monotonic() - last_save >= run.experiment.training.checkpoint_s:
+        if team.leads and time.monotonic() - last_save >= run.experiment.training.checkpoint_s:
             save()
 
     def after_epoch() -> None:
-        save()
-        _write_tables(folder, progress)
+        if team.leads:
+            save()
+            _write_tables(folder, progress)
         reporter.epoch(trainer)
 
     trainer.run(stopped, after_step, after_epoch)
-    if trainer.progress.status == "running":
+    if trainer.progress.status == "running" and team.leads:
         save()
     return trainer.progress
 
@@ -206,7 +215,7 @@ def checked_backend(backend: str, device: str) -> str:
     return get_backend(backend, device).name
 
 
-def environment(backend: str, device: str) -> dict[str, Any]:
+def environment(backend: str, device: str, processes: int = 1) -> dict[str, Any]:
     """What the figures were made with."""
     names = ("analogsim-danp", "numpy", "numba", "torch", "scipy", "scikit-learn", "pydantic")
     return {
@@ -214,6 +223,7 @@ def environment(backend: str, device: str) -> dict[str, Any]:
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor(),
         "threads": torch.get_num_threads(),
+        **({"processes": processes} if processes > 1 else {}),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "versions": {name: _version(name) for name in names},
@@ -250,8 +260,11 @@ def _write_tables(folder: Path, progress: dict[Run, Progress]) -> None:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM has asked for a stop between two steps; a second one is obeyed at once."""
+def stop_signals(heed_second: bool = True) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has asked for a stop between two steps; a second one is obeyed at once.
+
+    heed_second: False where a second comes by itself: torchrun hands on the first, and then sends SIGTERM.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped.is_set
@@ -260,8 +273,9 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: Any) -> None:
         stopped.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        if heed_second:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, handle)

@@ -8,6 +8,7 @@ positions. Wraps any rule; every layer's input is decorrelated, the first layer'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from analogsim.contracts import Activities, LayerUpdate, Learner, Probe, WeightUpdate
+from analogsim.contracts import Activities, LayerUpdate, Learner, Probe, Share, WeightUpdate
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Decorrelated:
     rate: float  # α; stable while α λ_max(C) < 2
     samples: int | None = None  # of the batch that C is averaged over; None: all, as in the paper
     positions: int | None = None  # of each image, evenly spaced; None: all
+    share: Share | None = None  # None: a batch is all here
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
         return self.rule.ask(step, batch)
@@ -34,7 +36,10 @@ class Decorrelated:
         first = next(passes)
         update = self.rule.tell(chain([first], passes), losses)  # first: BP still needs the R of this pass
         for matrix, x in zip(self.matrices, first.inputs):
-            decorrelate(matrix, self._subset(x), self.rate)
+            if self.share is None:
+                decorrelate(matrix, self._subset(x), self.rate)
+            else:
+                decorrelate_together(matrix, self._subset(x), self.rate, self.share, self.samples)
         layers = zip(update.layers, self.matrices)
         return WeightUpdate(tuple(replace(layer, decorrelation=matrix) for layer, matrix in layers))
 
@@ -42,7 +47,9 @@ class Decorrelated:
         if self.positions is not None and x.ndim == 3 and self.positions < x.shape[1]:
             kept = torch.linspace(0, x.shape[1] - 1, self.positions, device=x.device).round().long()
             x = x[:, kept]
-        return x[: self.samples]
+        if self.samples is None:
+            return x
+        return x[: self.samples if self.share is None else max(self.samples - self.share.first, 0)]
 
     def opening(self) -> WeightUpdate:
         """The update that hands the chip its matrices before the first pass."""
@@ -72,4 +79,21 @@ def decorrelate(matrix: Tensor, x: Tensor, rate: float) -> None:
         matrix.mul_((1 + rate * diagonal)[:, None]).addmm_(x.T, projected, alpha=-rate / n)
     else:
         covariance = (x.T @ x).div_(n).fill_diagonal_(0)
+        matrix.sub_(covariance @ matrix, alpha=rate)
+
+
+def decorrelate_together(matrix: Tensor, x: Tensor, rate: float, share: Share, samples: int | None) -> None:
+    """The same with x spread over processes, C being that of all of x: what is added up is X*ᵀ X* R, or X*ᵀ X*.
+
+    x: this process's rows of those that C is taken of, perhaps none; samples: those of the whole batch, None for all.
+    """
+    rows = share.whole if samples is None else min(samples, share.whole)
+    n, d = rows * math.prod(x.shape[1:-1]), x.shape[-1]
+    x = x.flatten(0, -2)
+    if n < d * share.size:
+        projected = share.sum(x.T @ (x @ matrix))
+        diagonal = share.sum((x * x).sum(0)) / n
+        matrix.mul_((1 + rate * diagonal)[:, None]).sub_(projected, alpha=rate / n)
+    else:
+        covariance = share.sum(x.T @ x).div_(n).fill_diagonal_(0)
         matrix.sub_(covariance @ matrix, alpha=rate)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from analogsim.backends import Backend
-from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
+from analogsim.contracts import Factors, LayerUpdate, Probe, Share, WeightUpdate
 from analogsim.network import Network
 from analogsim.streams import Address, Stream
 
@@ -24,13 +24,15 @@ class Perturbation:
     stream: Stream
     backend: Backend
     device: torch.device
+    share: Share | None = None  # None: a batch is all here
 
     def probe(
         self, step: int, pass_index: int, batch: int, layers: Collection[int] | None = None, inputs: bool = False
     ) -> Probe:
-        """A pass with fresh ε in the given layers, in all if None."""
+        """A pass with fresh ε in the given layers, in all if None. batch: rows of this process."""
         chosen = range(len(self.network.layers)) if layers is None else layers
-        return Probe(Drawn(self, Address(step, pass_index), batch, tuple(chosen)), inputs=inputs)
+        address = Address(step, pass_index, 0 if self.share is None else self.share.first)
+        return Probe(Drawn(self, address, batch, tuple(chosen)), inputs=inputs)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
 from analogsim.config.schema import RULES, Convolution, Experiment, LayerSettings, LearnerSettings
-from analogsim.contracts import Capabilities, Chip, Learner
+from analogsim.contracts import Capabilities, Chip, Learner, Share
 from analogsim.errors import CapabilityError, DataError
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.backpropagation import BackPropagation
@@ -21,6 +21,7 @@ from analogsim.learners.perturbation import Perturbation
 from analogsim.network import ConvLayer, DenseLayer, Layer, Network
 from analogsim.streams import Stream
 from analogsim.training.data import Dataset
+from analogsim.training.distributed import ALONE, Team
 from analogsim.training.loop import Trainer
 from analogsim.training.losses import LOSSES
 from analogsim.training.optimizer import Optimizer
@@ -72,8 +73,10 @@ def build_trainer(
     device: str = "cpu",
     chip: Chip | None = None,
     learner: Learner | None = None,
+    team: Team = ALONE,
 ) -> Trainer:
-    """A trainer ready to run. chip, learner: your own, in place of what the experiment names.
+    """A trainer ready to run. chip, learner: your own, in place of what the experiment names, where
+    one process trains. team: the processes that do.
 
     Chip, learner, initial weights and shuffling each get a stream of their own; none leads to
     another. Raises CapabilityError where the rule needs what the chip lacks, DataError where loss
@@ -92,13 +95,13 @@ def build_trainer(
         check_capabilities(settings, name, can, weights_known=chip is None)
     if chip is None:
         batch = experiment.training.batch
-        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device, batch)
+        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device, batch, team.share)
     shadow: list[torch.Tensor] = []
     cell = experiment.chip.cell
     bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max
     if learner is None:
         weights = [weight.to(device).clamp(-bound, bound) for weight in weights]
-        learner = build_learner(experiment, network, weights, root.child("learner"), backend, device)
+        learner = build_learner(experiment, network, weights, root.child("learner"), backend, device, team.share)
         shadow = weights if settings.base_rule == "bp" else []
     return Trainer(
         chip=chip,
@@ -110,6 +113,7 @@ def build_trainer(
         batch=experiment.training.batch,
         epochs=experiment.training.epochs,
         angle=experiment.training.angle,
+        team=team,
     )
 
 
@@ -120,6 +124,7 @@ def build_learner(
     stream: Stream,
     backend: str = "auto",
     device: str = "cpu",
+    share: Share | None = None,
 ) -> Learner:
     """The rule, wrapped in decorrelation where its name begins with d. It never sees a chip.
 
@@ -130,7 +135,7 @@ def build_learner(
     sigma = settings.perturbation
     own = None
     if isinstance(sigma, float | int):
-        own = Perturbation(sigma, network, stream, get_backend(backend, device), torch.device(device))
+        own = Perturbation(sigma, network, stream, get_backend(backend, device), torch.device(device), share)
     noisy = settings.baseline == "noisy"
     rule: Learner
     if settings.base_rule == "bp":
@@ -152,6 +157,7 @@ def build_learner(
             experiment.decorrelation.rate,
             experiment.decorrelation.samples,
             experiment.decorrelation.positions,
+            share,
         )
     )
 

@@ -27,6 +27,7 @@ from analogsim.streams import Stream
 from analogsim.training import oracle
 from analogsim.training.checkpoint import Checkpoint
 from analogsim.training.data import Dataset
+from analogsim.training.distributed import ALONE, Team
 from analogsim.training.optimizer import Optimizer
 
 DIVERGED = 10.0  # times the untrained loss
@@ -59,6 +60,7 @@ class Trainer:
     batch: int
     epochs: int
     angle: bool = False
+    team: Team = ALONE
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,7 @@ class Trainer:
                 order = torch.from_numpy(self.shuffle.permutation(len(self.data.x_train), progress.epoch))
                 angle = None
                 while progress.batches < self.batches:
-                    if stop():
+                    if self.team.any(stop()):
                         return
                     rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
                     last = progress.batches == self.batches - 1
@@ -106,14 +108,16 @@ class Trainer:
                     if not last:  # its angle is in no checkpoint; the epoch's own follows at once
                         after_step()
                 self._record_epoch(angle)
+                self.team.check_alike(self.checkpoint().tensors)
                 tick()
                 if progress.status == "running" and progress.epoch > self.epochs:
                     progress.status = "ok"
                 after_epoch()
 
     def _step(self, rows: Tensor, with_angle: bool) -> tuple[float, float | None]:
-        progress = self.progress
-        x, y = self.data.batch("train", rows)
+        progress, team, whole = self.progress, self.team, len(rows)
+        x, y = self.data.batch("train", rows[team.take(whole)])
+        before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
         exact = oracle.true_gradient(self.chip, self._matrices(), x, y, self.loss) if with_angle else None
         probes = self.learner.ask(progress.step, len(x))
         if not probes:
@@ -130,14 +134,17 @@ class Trainer:
                 gradient = self.learner.tell(*side_by_side(passes))
             else:
                 gradient = self.learner.tell(*zip(*passes))
-        angle = oracle.angle_deg(gradient, exact) if exact is not None else None
+        team.count(self.chip.ledger, before)
+        gradient = team.mean(gradient, self.optimizer.factored)
+        loss, hits = team.sums(loss, hits or 0)
+        angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         progress.step += 1
         progress.batches += 1
         progress.loss_sum += loss
-        progress.correct += hits or 0
-        progress.seen += len(x)
-        return loss / len(x), angle
+        progress.correct += int(hits)
+        progress.seen += whole
+        return loss / whole, angle
 
     def _passes(self, x: Tensor, y: Tensor, probes: Sequence[Probe]) -> Iterator[tuple[Activities, Tensor]]:
         chip = self.chip
@@ -170,8 +177,15 @@ class Trainer:
 
     def _evaluate(self, chip: Chip, split: Literal["train", "test"]) -> oracle.Score:
         rows = len(self.data.x_train if split == "train" else self.data.x_test)
+        mine = self.team.take(rows)
+
+        def batch(part: slice) -> tuple[Tensor, Tensor]:
+            return self.data.batch(split, slice(mine.start + part.start, mine.start + part.stop))
+
         with torch.no_grad():
-            return oracle.evaluate(chip, lambda part: self.data.batch(split, part), rows, self.loss)
+            loss, right = oracle.totals(chip, batch, mine.stop - mine.start, self.loss)
+        loss, hits = self.team.sums(loss, right or 0)
+        return oracle.Score(loss / rows, hits / rows if self.data.classification else None)
 
     def _record(self, epoch: int, train: oracle.Score, test: oracle.Score, angle: float | None) -> None:
         quiet = oracle.noise_free_view(self.chip)

@@ -51,6 +51,11 @@ class Optimizer:
         else:
             self._torch = torch.optim.SGD(self._changes, settings.lr, settings.momentum, maximize=True)
 
+    @property
+    def factored(self) -> bool:
+        """It hands on the factors of a gradient as they are."""
+        return self._torch is None
+
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
         if self._torch is None:

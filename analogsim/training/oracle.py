@@ -35,6 +35,14 @@ def correct(outputs: Tensor, targets: Tensor) -> int | None:
 
 def evaluate(chip: Chip, batch: Callable[[slice], tuple[Tensor, Tensor]], rows: int, loss: Loss) -> Score:
     """One pass over `rows` rows, as the chip reads them; `batch` gives a slice of the data."""
+    total, right = totals(chip, batch, rows, loss)
+    return Score(total / rows, None if right is None else right / rows)
+
+
+def totals(
+    chip: Chip, batch: Callable[[slice], tuple[Tensor, Tensor]], rows: int, loss: Loss
+) -> tuple[float, int | None]:
+    """The same as sums: of the losses, and of the rows that are classified right."""
     total, right = 0.0, 0
     for start in range(0, rows, CHUNK):
         x, y = batch(slice(start, min(start + CHUNK, rows)))
@@ -42,7 +50,7 @@ def evaluate(chip: Chip, batch: Callable[[slice], tuple[Tensor, Tensor]], rows: 
         total += float(loss(outputs, y).sum())
         hits = correct(outputs, y)
         right = None if hits is None or right is None else right + hits
-    return Score(total / rows, None if right is None else right / rows)
+    return total, right
 
 
 def evaluation_view(chip: Chip) -> Chip:
