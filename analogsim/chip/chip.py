@@ -94,7 +94,7 @@ class SimulatedChip:
         untold = sum(not probe.inputs for probe in probes)
         for start in range(0, len(probes), size):
             asked = [self._asked(x, probe) for probe in probes[start : start + size]]
-            done = self._runner.run(x, asked, untold)
+            done = self._runner.run(x, asked, untold, more=start + size < len(probes))
             done.reverse()
             while done:
                 yield done.pop()

@@ -228,6 +228,11 @@ class Crossbar:
         offset = cell is not None and cell.mapping == "offset"
         return plain and lone and not offset and not self._cells_are_noisy
 
+    @property
+    def repeatable(self) -> bool:
+        """A read is a function of x alone: whatever the address, the same x gives the same y in every pass of a step."""
+        return not self._noisy and not self.cells.timed and self._source is None
+
     def read_product(
         self,
         product: Tensor,

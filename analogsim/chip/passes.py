@@ -4,17 +4,20 @@
 
 Nothing here changes a result beyond rounding, and no noise at all: noise depends on its address
 alone (streams.py). All passes read the same x, so the first layer's product is made once for all of
-them. Small passes are stacked into one product. Where a crossbar reads nothing but W times its
-input and R x is not to be told, W R is folded once a step in place of two products a vector, and
-of a convolution no patch is ever made; elsewhere patches that nobody keeps (kernel² times the
-image) are made, read and dropped a part of the batch at a time.
+them. Where a read is a function of x alone (no noise, cells that stand still), the passes go on
+together up to the first layer that each is perturbed in, and only the layers above are read for it
+alone. The ledger counts the reads that a chip would make, shared or not. Passes are stacked into one
+product. Where a crossbar reads nothing but W times its input and R x is not to be told, W R is folded
+once a step in place of two products a vector, and of a convolution no patch is ever made; elsewhere
+patches that nobody keeps (kernel² times the image) are made, read and dropped a part of the batch at a time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -44,6 +47,24 @@ def passes_at_once(network: Network, batch: int) -> int:
     return max(1, STACKED_BYTES // max(held, 1))
 
 
+Read = tuple[Tensor, Tensor | None]  # a without its bias; x* where it is told
+
+
+@dataclass
+class Apart:
+    """Passes that each have an x of their own. stack: of those whose x* is not told, to be read together."""
+
+    x: dict[int, Tensor]  # by the pass's number, in their order; of the untold a part of the stack
+    stack: Tensor
+
+    @classmethod
+    def empty(cls, numbers: Sequence[int], passes: Sequence[Pass], like: Tensor, shape: tuple[int, ...]) -> Apart:
+        """Memory for the x of those passes."""
+        stack = like.new_empty(sum(not passes[n].keep for n in numbers), *shape)
+        parts = iter(stack)
+        return cls({n: like.new_empty(shape) if passes[n].keep else next(parts) for n in numbers}, stack)
+
+
 @dataclass
 class PassRunner:
     """Runs passes. matrices: R_{l-1} per layer, None where there is none; all lists are the chip's.
@@ -57,32 +78,53 @@ class PassRunner:
     matrices: Sequence[Tensor | None]
     backend: Backend
     mixers: Mapping[int, Crossbar] = field(default_factory=dict)
-    # What holds until its key changes. R is held too, so that no other matrix comes by its id.
+    # W R while neither changes. R is held too, so that no other matrix comes by its id.
     _folded: dict[int, tuple[tuple[object, ...], Tensor, Tensor]] = field(default_factory=dict)
-    _first: tuple[Tensor, tuple[object, ...], Tensor, Tensor] | None = None
+    # From one group of passes of a step to the next: x, a key, R, and W x*_0, or x*_0 where that is not enough.
+    _first: tuple[Tensor, tuple[object, ...], Tensor | None, Tensor] | None = None
 
-    def run(self, x: Tensor, passes: Sequence[Pass], untold: int) -> list[Activities]:
-        """The activities of every pass on x (batch, ...). untold: passes of this step whose x* is not told."""
+    def run(self, x: Tensor, passes: Sequence[Pass], untold: int, more: bool = False) -> list[Activities]:
+        """The activities of every pass on x (batch, ...). untold: passes of this step whose x* is not told;
+        more: others of this step follow on the same x."""
         batch, layers = len(x), self.network.layers
         inputs: list[list[Tensor]] = [[] for _ in passes]
         pre_activations: list[list[Tensor]] = [[] for _ in passes]
-        outputs: list[Tensor] = []
+        outputs: dict[int, Tensor] = {}
+        # x_{l-1}: `common` to the passes of `alike`, which nothing has set apart so far.
+        alike, common, apart = list(range(len(passes))), x, Apart.empty([], passes, x, ())
+        groups = untold / max(sum(not one.keep for one in passes), 1)  # of this size, in the step
         for index, layer in enumerate(layers):
-            matrix = self._matrix(index, untold * batch)
+            together = [passes[n] for n in alike]
+            epsilons = [one.injected(index) for one in together]
             if index == 0:
-                read, told = self._read_first(matrix, x, passes)
+                read = self._read_first(x, passes, epsilons, untold, more)
             else:
-                read, told = self._read(index, matrix, outputs, passes)
-            outputs = []
-            for number, (a, vectors) in enumerate(zip(read, told)):
+                unasked = len(apart.stack) + bool(alike and not any(one.keep for one in together))
+                matrix = self._matrix(index, round(unasked * groups * batch))
+                read = self._read(index, matrix, common, together, epsilons, stacked=False) if alike else []
+                read += self._read_apart(index, matrix, apart, passes)
+            order, repeatable, hidden = [*alike, *apart.x], self._repeatable(index), index < len(layers) - 1
+            alike = [n for n, epsilon in zip(alike, epsilons) if repeatable and epsilon is None]
+            numbers = [n for n in range(len(passes)) if n not in alike] if hidden else []
+            apart = Apart.empty(numbers, passes, x, (batch, *layer.output_shape))
+            for n, (a, vectors) in zip(order, read):
                 if self.network.bias:
                     a += self.biases[index]
                 a = a.view(batch, *layer.output_shape)
                 if vectors is not None:
-                    inputs[number].append(vectors.view(batch, *layer.input_shape))
-                pre_activations[number].append(a)
-                outputs.append(self.network.activation(a) if index < len(layers) - 1 else a.clone())
-        return [Activities(tuple(x), tuple(a), y) for x, a, y in zip(inputs, pre_activations, outputs)]
+                    inputs[n].append(vectors.view(batch, *layer.input_shape))
+                pre_activations[n].append(a)
+                if not hidden:
+                    outputs[n] = a.clone()
+                elif n in apart.x:
+                    self.network.activation(a, out=apart.x[n])
+                elif n == alike[0]:
+                    common = self.network.activation(a)
+        return [Activities(tuple(inputs[n]), tuple(a), outputs[n]) for n, a in enumerate(pre_activations)]
+
+    def _repeatable(self, index: int) -> bool:
+        mixer = self.mixers.get(index)
+        return self.crossbars[index].repeatable and (mixer is None or mixer.repeatable)
 
     def _matrix(self, index: int, samples: int) -> Tensor | None:
         """What reads the layer's undecorrelated vectors in one product: W, or W R where folding it
@@ -100,69 +142,96 @@ class PassRunner:
         return folded[2]
 
     def _read_first(
-        self, matrix: Tensor | None, x: Tensor, passes: Sequence[Pass]
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """(a without its bias, x* where it is told) of every pass, from one product."""
-        addresses, epsilons = [one.address for one in passes], [one.injected(0) for one in passes]
+        self, x: Tensor, passes: Sequence[Pass], epsilons: Sequence[Tensor | None], untold: int, more: bool
+    ) -> list[Read]:
+        """Of every pass; the product with x once a step. more: of passes to come."""
         if 0 in self.mixers:
-            mixed = self.mixers[0].read_passes(self.network.layers[0].vectors(x), addresses, [None] * len(passes))
-            read = self.crossbars[0].read_passes(torch.cat(mixed), addresses, epsilons, stacked=True)
-            return read, [vectors if one.keep else None for one, vectors in zip(passes, mixed)]
-        kept = any(one.keep for one in passes)
-        vectors = self._first_vectors(x) if kept or matrix is None else None
-        if matrix is None:
-            assert vectors is not None
-            read = self.crossbars[0].read_passes(vectors, addresses, epsilons)
+            return self._read(0, None, x, passes, epsilons, stacked=False)
+        crossbar, matrix, addresses = self.crossbars[0], self.matrices[0], [one.address for one in passes]
+        key = (x._version, crossbar.weight._version, id(matrix), None if matrix is None else matrix._version)
+        found = self._first
+        held = found[3] if found is not None and found[0] is x and found[1] == key else None
+        vectors = None
+        if any(one.keep for one in passes) or not crossbar.linear:
+            vectors = self._vectors(0, x, addresses[:1]) if held is None or crossbar.linear else held
+        if crossbar.linear:
+            held = self._first_product(x, vectors, untold) if held is None else held
+            read = crossbar.read_product(held.clone() if more else held, addresses, epsilons)
         else:
-            read = self.crossbars[0].read_product(self._product(0, x, matrix), addresses, epsilons)
-        return read, [vectors.clone() if vectors is not None and one.keep else None for one in passes]
+            held = vectors
+            assert vectors is not None
+            read = crossbar.read_passes(vectors, addresses, epsilons)
+        self._first = (x, key, matrix, held) if more and held is not None else None
+        # Without R, vectors are a view of x; else they are the caller's unless they are held.
+        return _handed(read, vectors, passes, fresh=matrix is not None and not (more and vectors is held))
 
-    def _first_vectors(self, x: Tensor) -> Tensor:
-        """x*_0, computed once for all passes of a step on the same x; never handed out itself."""
-        matrix = self.matrices[0]
-        if matrix is None:
-            return self.network.layers[0].vectors(x)
-        key = (x._version, id(matrix), matrix._version)
-        if self._first is None or self._first[0] is not x or self._first[1] != key:
-            self._first = (x, key, matrix, self._product(0, x, matrix))
-        return self._first[3]
+    def _first_product(self, x: Tensor, vectors: Tensor | None, untold: int) -> Tensor:
+        """W x*_0. vectors: x*_0, if it is at hand: then it saves the fold; but of a convolution
+        the image is read faster than its patches."""
+        dense = not isinstance(self.network.layers[0], ConvLayer)
+        matrix = self._matrix(0, len(x) * (untold if not dense else vectors is None))
+        if matrix is not None:
+            return self._product(0, x, matrix)
+        return self.backend.product(self._vectors(0, x, []) if vectors is None else vectors, self.crossbars[0].weight)
 
     def _read(
-        self, index: int, matrix: Tensor | None, below: Sequence[Tensor], passes: Sequence[Pass]
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """The same for a layer above the first, whose x differs from pass to pass."""
-        layer, batch = self.network.layers[index], len(below[0])
-        rows = max(STREAMED_BYTES // (4 * layer.positions * layer.inputs), 1)  # of vectors, at a time
-        together = max(rows // max(batch, 1), 1)
-        read: list[Tensor] = []
-        told: list[Tensor | None] = []
-        while len(read) < len(passes):
-            at = len(read)
-            end = at + 1
-            while end < len(passes) and end - at < together and not (passes[at].keep or passes[end].keep):
-                end += 1
-            x = below[at] if end == at + 1 else torch.cat(list(below[at:end]))
-            addresses, epsilons = [p.address for p in passes[at:end]], [p.injected(index) for p in passes[at:end]]
-            vectors = self._vectors(index, x, addresses) if passes[at].keep else None
-            if matrix is not None:
-                product = self._product(index, x, matrix)
-                read += self.crossbars[index].read_product(product, addresses, epsilons, stacked=True)
-            elif vectors is None and len(x) > rows:  # one pass, since as many as `together` fit
-                read.append(self._read_in_parts(index, x, addresses[0], epsilons[0], rows))
-            else:
-                whole = self._vectors(index, x, addresses) if vectors is None else vectors
-                read += self.crossbars[index].read_passes(whole, addresses, epsilons, stacked=True)
-            told += [vectors] + [None] * (end - at - 1)
-        return read, told
+        self,
+        index: int,
+        matrix: Tensor | None,
+        x: Tensor,
+        passes: Sequence[Pass],
+        epsilons: Sequence[Tensor | None],
+        stacked: bool,
+    ) -> list[Read]:
+        """Of passes on one and the same x; or stacked, each on its own, one after another."""
+        crossbar, layer, addresses = self.crossbars[index], self.network.layers[index], [one.address for one in passes]
+        if index in self.mixers and len(passes) > 1:
+            mixer = self.mixers[index]
+            mixed = mixer.read_passes(layer.vectors(x), addresses, [None] * len(passes), stacked)
+            same = not stacked and mixer.repeatable
+            read = crossbar.read_passes(mixed[0] if same else torch.cat(mixed), addresses, epsilons, stacked=not same)
+            return [(a, v if one.keep else None) for a, v, one in zip(read, mixed, passes)]
+        kept, rows = any(one.keep for one in passes), self._rows(index)
+        if matrix is None and not kept and len(x) > rows and (len(passes) == 1 or self._repeatable(index)):
+            return self._read_in_parts(index, x, passes, epsilons, rows)
+        vectors = self._vectors(index, x, addresses) if kept or matrix is None else None
+        if matrix is not None:
+            read = crossbar.read_product(self._product(index, x, matrix), addresses, epsilons, stacked)
+        else:
+            assert vectors is not None
+            read = crossbar.read_passes(vectors, addresses, epsilons, stacked)
+        return _handed(read, vectors, passes, fresh=True)
 
-    def _read_in_parts(self, index: int, x: Tensor, at: Address, epsilon: Tensor | None, rows: int) -> Tensor:
+    def _read_in_parts(
+        self, index: int, x: Tensor, passes: Sequence[Pass], epsilons: Sequence[Tensor | None], rows: int
+    ) -> list[Read]:
+        """Of some rows of x at a time."""
         parts = []
         for start in range(0, len(x), rows):
-            here = Address(at.step, at.pass_index, at.first_sample + start)
-            vectors = self._vectors(index, x[start : start + rows], [here])
-            injected = None if epsilon is None else epsilon[start : start + rows]
-            parts.append(self.crossbars[index].read_vectors(vectors, here, injected))
-        return torch.cat(parts)
+            at = slice(start, start + rows)
+            here = [replace(p, address=replace(p.address, first_sample=p.address.first_sample + start)) for p in passes]
+            injected = [None if epsilon is None else epsilon[at] for epsilon in epsilons]
+            parts.append(self._read(index, None, x[at], here, injected, stacked=False))
+        return [(torch.cat([a for a, _ in of_one]), None) for of_one in zip(*parts)]
+
+    def _read_apart(self, index: int, matrix: Tensor | None, apart: Apart, passes: Sequence[Pass]) -> list[Read]:
+        """Of passes that each have an x of their own, in their order."""
+        read: list[Read] = []
+        done = 0  # of the stack
+        for told, run in groupby(apart.x, key=lambda n: passes[n].keep):
+            numbers = list(run)
+            together = 1 if told else max(self._rows(index) // max(len(apart.x[numbers[0]]), 1), 1)
+            for start in range(0, len(numbers), together):
+                some = [passes[n] for n in numbers[start : start + together]]
+                x = apart.x[numbers[start]] if told else apart.stack[done : done + len(some)].flatten(0, 1)
+                done += 0 if told else len(some)
+                read += self._read(index, matrix, x, some, [one.injected(index) for one in some], stacked=True)
+        return read
+
+    def _rows(self, index: int) -> int:
+        """Samples whose input vectors are made at a time where nobody keeps them."""
+        layer = self.network.layers[index]
+        return max(STREAMED_BYTES // (4 * layer.positions * layer.inputs), 1)
 
     def _vectors(self, index: int, x: Tensor, addresses: Sequence[Address]) -> Tensor:
         """x*_{l-1} = R v of every vector v of x, a batch an address."""
@@ -178,3 +247,15 @@ class PassRunner:
         if isinstance(layer, ConvLayer):
             return self.backend.convolve(layer.image(x), matrix, layer.kernel, layer.stride, layer.padding)
         return self.backend.product(layer.vectors(x), matrix)
+
+
+def _handed(read: Sequence[Tensor], vectors: Tensor | None, passes: Sequence[Pass], fresh: bool) -> list[Read]:
+    """With x* for those who are told it, each their own. fresh: one of them may have `vectors` itself."""
+    handed: list[Read] = []
+    for a, one in zip(read, passes):
+        mine = vectors if one.keep else None
+        if mine is not None and not fresh:
+            mine = mine.clone()
+        fresh = fresh and mine is None
+        handed.append((a, mine))
+    return handed

@@ -18,8 +18,8 @@ from torch import Tensor
 from analogsim.contracts import Activities, Probe, WeightUpdate
 from analogsim.learners.perturbation import (
     Perturbation,
+    add_scaled,
     gradient,
-    per_sample,
     probes_against_first,
     safe_ratio,
     squared_norm,
@@ -43,11 +43,13 @@ class ActivityPerturbation:
         passes = zip(activities, losses)
         first, first_loss = next(passes)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
+        deltas = [torch.empty_like(a) for a in first.pre_activations]
         for noisy, loss in passes:
-            delta = [n - a for n, a in zip(noisy.pre_activations, first.pre_activations)]
-            factor = safe_ratio((loss - first_loss) * (self.network.nodes / self.samples), squared_norm(delta))
-            for error, d in zip(errors, delta):
-                error += per_sample(factor, d)
+            for delta, n, a in zip(deltas, noisy.pre_activations, first.pre_activations):
+                torch.sub(n, a, out=delta)
+            factor = safe_ratio((loss - first_loss) * (self.network.nodes / self.samples), squared_norm(deltas))
+            for error, delta in zip(errors, deltas):
+                add_scaled(error, factor, delta)
         return gradient(errors, first.inputs)
 
     def state(self) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, gradient, per_sample, safe_ratio, squared_norm
+from analogsim.learners.perturbation import Perturbation, add_scaled, gradient, safe_ratio, squared_norm
 from analogsim.network import Network
 
 
@@ -48,7 +48,7 @@ class IterativePerturbation:
             delta = noisy.pre_activations[layer] - base.pre_activations[layer]
             units = math.prod(self.network.layers[layer].output_shape)
             scaled = (loss - base_loss) * (units / self.samples)
-            errors[layer] += per_sample(safe_ratio(scaled, squared_norm([delta])), delta)
+            add_scaled(errors[layer], safe_ratio(scaled, squared_norm([delta])), delta)
         return gradient(errors, first[0].inputs)
 
     def state(self) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, gradient, per_sample, probes_against_first
+from analogsim.learners.perturbation import Perturbation, add_scaled, gradient, probes_against_first
 from analogsim.network import Network
 
 
@@ -48,7 +48,7 @@ class NodePerturbation:
                 epsilon = _epsilon(probe, layer)
                 if both:
                     epsilon = epsilon - _epsilon(self._asked[0], layer)
-                error += per_sample(factor, epsilon)
+                add_scaled(error, factor, epsilon)
         return gradient(errors, first.inputs)
 
     def state(self) -> dict[str, Tensor]:

@@ -77,7 +77,16 @@ def squared_norm(vectors: Sequence[Tensor]) -> Tensor:
 
 def per_sample(factor: Tensor, v: Tensor) -> Tensor:
     """factor (batch,), as float32, times v (batch, ...)."""
-    return v * factor.to(v.dtype).view(-1, *(1 for _ in v.shape[1:]))
+    return v * _column(factor, v)
+
+
+def add_scaled(error: Tensor, factor: Tensor, v: Tensor) -> None:
+    """error += factor v, in place. factor: (batch,), taken as float32; v: (batch, ...)."""
+    error.addcmul_(v, _column(factor, v))
+
+
+def _column(factor: Tensor, v: Tensor) -> Tensor:
+    return factor.to(v.dtype).view(-1, *(1 for _ in v.shape[1:]))
 
 
 def safe_ratio(numerator: Tensor, squared: Tensor) -> Tensor:
