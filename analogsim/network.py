@@ -134,11 +134,9 @@ class Network:
         """N = Σ_{l=1..L} N_l: every unit at every position of every layer, the last included."""
         return sum(math.prod(layer.output_shape) for layer in self.layers)
 
-    def activation(self, a: Tensor, out: Tensor | None = None) -> Tensor:
-        """f(a), a fresh tensor or `out`."""
-        if out is None:
-            return torch.nn.functional.leaky_relu(a, self.negative_slope)
-        return torch.ops.aten.leaky_relu.out(a, self.negative_slope, out=out)
+    def activation(self, a: Tensor) -> Tensor:
+        """f(a), a fresh tensor."""
+        return torch.nn.functional.leaky_relu(a, self.negative_slope)
 
     def derivative(self, a: Tensor) -> Tensor:
         """f'(a)."""

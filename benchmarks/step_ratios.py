@@ -2,10 +2,11 @@
 
     python benchmarks/step_ratios.py [--repeats 7] [--experiment cifar10_danp] [--set KEY=VALUE ...] [--profile]
 
-Bare products are counted, not traced, and done with torch.mm on random data of their shapes. One pass: R x and W x* of
-every layer, a convolution's at all its positions. A step: its first pass, the products of its further passes but for the
-first layer's, which they share, the weight gradients, and the decorrelation update in the cheaper of its two forms. What is
-measured may do with less (W R folded, layers reused). Work and products take turns; figures are medians.
+Bare products are counted, not traced, and done with torch.mm on random data of their shapes. One pass: R x and
+W x* of every layer, a convolution's at all its positions. A step: its first pass, the products of its further
+passes but for the first layer's, which they share, the weight gradients, and the decorrelation update in the cheaper
+of its two forms. What is measured may do with less (W R folded, layers reused). Work and products take turns;
+figures are medians.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class Crossbar:
 
     @property
     def repeatable(self) -> bool:
-        """A read is a function of x alone: whatever the address, the same x gives the same y in every pass of a step."""
+        """A read is a function of x alone: in every pass of a step the same x gives the same y."""
         return not self._noisy and not self.cells.timed and self._source is None
 
     def read_product(

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -51,21 +52,6 @@ Read = tuple[Tensor, Tensor | None]  # a without its bias; x* where it is told
 
 
 @dataclass
-class Apart:
-    """Passes that each have an x of their own. stack: of those whose x* is not told, to be read together."""
-
-    x: dict[int, Tensor]  # by the pass's number, in their order; of the untold a part of the stack
-    stack: Tensor
-
-    @classmethod
-    def empty(cls, numbers: Sequence[int], passes: Sequence[Pass], like: Tensor, shape: tuple[int, ...]) -> Apart:
-        """Memory for the x of those passes."""
-        stack = like.new_empty(sum(not passes[n].keep for n in numbers), *shape)
-        parts = iter(stack)
-        return cls({n: like.new_empty(shape) if passes[n].keep else next(parts) for n in numbers}, stack)
-
-
-@dataclass
 class PassRunner:
     """Runs passes. matrices: R_{l-1} per layer, None where there is none; all lists are the chip's.
 
@@ -90,8 +76,8 @@ class PassRunner:
         inputs: list[list[Tensor]] = [[] for _ in passes]
         pre_activations: list[list[Tensor]] = [[] for _ in passes]
         outputs: dict[int, Tensor] = {}
-        # x_{l-1}: `common` to the passes of `alike`, which nothing has set apart so far.
-        alike, common, apart = list(range(len(passes))), x, Apart.empty([], passes, x, ())
+        # x_{l-1}: `common` to the passes of `alike`, which nothing has set apart so far; `apart` has the others' own.
+        alike, common, apart = list(range(len(passes))), x, dict[int, Tensor]()
         groups = untold / max(sum(not one.keep for one in passes), 1)  # of this size, in the step
         for index, layer in enumerate(layers):
             together = [passes[n] for n in alike]
@@ -99,25 +85,26 @@ class PassRunner:
             if index == 0:
                 read = self._read_first(x, passes, epsilons, untold, more)
             else:
-                unasked = len(apart.stack) + bool(alike and not any(one.keep for one in together))
+                unasked = sum(not passes[n].keep for n in apart) + (
+                    not any(one.keep for one in together) and bool(alike)
+                )
                 matrix = self._matrix(index, round(unasked * groups * batch))
                 read = self._read(index, matrix, common, together, epsilons, stacked=False) if alike else []
                 read += self._read_apart(index, matrix, apart, passes)
-            order, repeatable, hidden = [*alike, *apart.x], self._repeatable(index), index < len(layers) - 1
-            alike = [n for n, epsilon in zip(alike, epsilons) if repeatable and epsilon is None]
-            numbers = [n for n in range(len(passes)) if n not in alike] if hidden else []
-            apart = Apart.empty(numbers, passes, x, (batch, *layer.output_shape))
-            for n, (a, vectors) in zip(order, read):
+            order = [*alike, *apart]
+            alike = [n for n, epsilon in zip(alike, epsilons) if epsilon is None and self._repeatable(index)]
+            apart = {}
+            for n, (a, vectors) in sorted(zip(order, read), key=itemgetter(0)):
                 if self.network.bias:
                     a += self.biases[index]
                 a = a.view(batch, *layer.output_shape)
                 if vectors is not None:
                     inputs[n].append(vectors.view(batch, *layer.input_shape))
                 pre_activations[n].append(a)
-                if not hidden:
+                if index == len(layers) - 1:
                     outputs[n] = a.clone()
-                elif n in apart.x:
-                    self.network.activation(a, out=apart.x[n])
+                elif n not in alike:
+                    apart[n] = self.network.activation(a)
                 elif n == alike[0]:
                     common = self.network.activation(a)
         return [Activities(tuple(inputs[n]), tuple(a), outputs[n]) for n, a in enumerate(pre_activations)]
@@ -214,18 +201,19 @@ class PassRunner:
             parts.append(self._read(index, None, x[at], here, injected, stacked=False))
         return [(torch.cat([a for a, _ in of_one]), None) for of_one in zip(*parts)]
 
-    def _read_apart(self, index: int, matrix: Tensor | None, apart: Apart, passes: Sequence[Pass]) -> list[Read]:
-        """Of passes that each have an x of their own, in their order."""
+    def _read_apart(
+        self, index: int, matrix: Tensor | None, apart: Mapping[int, Tensor], passes: Sequence[Pass]
+    ) -> list[Read]:
+        """Of passes that each have an x of their own, in their order; a told one alone, others as many as fit."""
         read: list[Read] = []
-        done = 0  # of the stack
-        for told, run in groupby(apart.x, key=lambda n: passes[n].keep):
+        for told, run in groupby(apart, key=lambda n: passes[n].keep):
             numbers = list(run)
-            together = 1 if told else max(self._rows(index) // max(len(apart.x[numbers[0]]), 1), 1)
+            together = 1 if told else max(self._rows(index) // max(len(apart[numbers[0]]), 1), 1)
             for start in range(0, len(numbers), together):
-                some = [passes[n] for n in numbers[start : start + together]]
-                x = apart.x[numbers[start]] if told else apart.stack[done : done + len(some)].flatten(0, 1)
-                done += 0 if told else len(some)
-                read += self._read(index, matrix, x, some, [one.injected(index) for one in some], stacked=True)
+                some = numbers[start : start + together]
+                x = apart[some[0]] if len(some) == 1 else torch.cat([apart[n] for n in some])
+                epsilons = [passes[n].injected(index) for n in some]
+                read += self._read(index, matrix, x, [passes[n] for n in some], epsilons, stacked=True)
         return read
 
     def _rows(self, index: int) -> int:
