@@ -12,8 +12,8 @@ figures are medians.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
-import resource
 import statistics
 import subprocess
 import sys
@@ -171,21 +171,24 @@ def memory_row(settings: Sequence[str] = (), work: str = "danp step, peak memory
 
 
 def measure_memory(settings: Sequence[str]) -> tuple[int, int]:
-    """(peak bytes resident above what a step of a tiny network leaves behind, bytes allowed)."""
+    """(bytes resident at the peak of three steps, above what a step of a tiny network leaves behind; bytes allowed)."""
     make_trainer(NET, ["network.hidden=[16]", "training.batch=20", *settings])  # compiles, opens thread pools
-    gc.collect()
-    before = resident()
+    before = resident("VmRSS")
     trainer = make_trainer(NET, settings)
-    for _ in range(2):
+    resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew: building takes more than a step does
+    for _ in range(3):
         step_of(trainer)()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-    data = trainer.data.x_train.numel() + trainer.data.x_test.numel()
-    return peak, allowed_bytes(trainer) + data
+    return resident("VmHWM") - before, allowed_bytes(trainer) + trainer.data.x_train.numel()
 
 
-def resident() -> int:
-    """Bytes of this process in memory now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident(name: str) -> int:
+    """Bytes of this process in memory: VmRSS, now, or VmHWM, at its peak (Linux). What is free is given back before."""
+    if name == "VmRSS":
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def allowed_bytes(trainer: Trainer) -> int:

@@ -29,7 +29,7 @@ from analogsim.contracts import Activities
 from analogsim.network import ConvLayer, Network
 from analogsim.streams import Address
 
-STACKED_BYTES = 256 * 2**20  # activities of the passes that run side by side
+STACKED_BYTES = 64 * 2**20  # activities of the passes that run side by side
 STREAMED_BYTES = 32 * 2**20  # input vectors made at a time where nobody keeps them
 
 
@@ -52,6 +52,21 @@ Read = tuple[Tensor, Tensor | None]  # a without its bias; x* where it is told
 
 
 @dataclass
+class Held:
+    """Of one layer, from one group of passes of a step to the next: what the x that they share comes to.
+
+    value: W R x, or x* where a crossbar needs it; above: x of the next layer. R is held so that no other
+    matrix comes by its id.
+    """
+
+    x: Tensor
+    key: tuple[object, ...]
+    matrix: Tensor | None
+    value: Tensor
+    above: Tensor | None = None
+
+
+@dataclass
 class PassRunner:
     """Runs passes. matrices: R_{l-1} per layer, None where there is none; all lists are the chip's.
 
@@ -66,8 +81,7 @@ class PassRunner:
     mixers: Mapping[int, Crossbar] = field(default_factory=dict)
     # W R while neither changes. R is held too, so that no other matrix comes by its id.
     _folded: dict[int, tuple[tuple[object, ...], Tensor, Tensor]] = field(default_factory=dict)
-    # From one group of passes of a step to the next: x, a key, R, and W x*_0, or x*_0 where that is not enough.
-    _first: tuple[Tensor, tuple[object, ...], Tensor | None, Tensor] | None = None
+    _held: dict[int, Held] = field(default_factory=dict)
 
     def run(self, x: Tensor, passes: Sequence[Pass], untold: int, more: bool = False) -> list[Activities]:
         """The activities of every pass on x (batch, ...). untold: passes of this step whose x* is not told;
@@ -78,19 +92,13 @@ class PassRunner:
         outputs: dict[int, Tensor] = {}
         # x_{l-1}: `common` to the passes of `alike`, which nothing has set apart so far; `apart` has the others' own.
         alike, common, apart = list(range(len(passes))), x, dict[int, Tensor]()
-        groups = untold / max(sum(not one.keep for one in passes), 1)  # of this size, in the step
+        untold_here = sum(not one.keep for one in passes)
         for index, layer in enumerate(layers):
             together = [passes[n] for n in alike]
             epsilons = [one.injected(index) for one in together]
-            if index == 0:
-                read = self._read_first(x, passes, epsilons, untold, more)
-            else:
-                unasked = sum(not passes[n].keep for n in apart) + (
-                    not any(one.keep for one in together) and bool(alike)
-                )
-                matrix = self._matrix(index, round(unasked * groups * batch))
-                read = self._read(index, matrix, common, together, epsilons, stacked=False) if alike else []
-                read += self._read_apart(index, matrix, apart, passes)
+            saved = self._saved(index, together, [passes[n] for n in apart], untold, untold_here) * batch
+            read = self._read_alike(index, common, together, epsilons, saved, more) if alike else []
+            read += self._read_apart(index, self._matrix(index, saved) if apart else None, apart, passes)
             order = [*alike, *apart]
             alike = [n for n, epsilon in zip(alike, epsilons) if epsilon is None and self._repeatable(index)]
             apart = {}
@@ -106,8 +114,18 @@ class PassRunner:
                 elif n not in alike:
                     apart[n] = self.network.activation(a)
                 elif n == alike[0]:
-                    common = self.network.activation(a)
+                    common = self._above(index, a)
+        if not more:
+            self._held.clear()
         return [Activities(tuple(inputs[n]), tuple(a), outputs[n]) for n, a in enumerate(pre_activations)]
+
+    def _saved(self, index: int, alike: Sequence[Pass], apart: Sequence[Pass], untold: int, untold_here: int) -> int:
+        """x of the step, as far as this group tells, that nobody is told R x of: each saves its product by a fold."""
+        kept = any(one.keep for one in alike)
+        if index == 0:  # x*_0 at hand is as good, but of a convolution: the image is read faster than its patches
+            return untold if isinstance(self.network.layers[0], ConvLayer) else int(not kept)
+        own = sum(not one.keep for one in apart)
+        return int(bool(alike) and not kept) + (round(own * untold / untold_here) if untold_here else untold)
 
     def _repeatable(self, index: int) -> bool:
         mixer = self.mixers.get(index)
@@ -128,38 +146,57 @@ class PassRunner:
             folded = self._folded[index] = (key, decorrelation, product)
         return folded[2]
 
-    def _read_first(
-        self, x: Tensor, passes: Sequence[Pass], epsilons: Sequence[Tensor | None], untold: int, more: bool
-    ) -> list[Read]:
-        """Of every pass; the product with x once a step. more: of passes to come."""
-        if 0 in self.mixers:
-            return self._read(0, None, x, passes, epsilons, stacked=False)
-        crossbar, matrix, addresses = self.crossbars[0], self.matrices[0], [one.address for one in passes]
-        key = (x._version, crossbar.weight._version, id(matrix), None if matrix is None else matrix._version)
-        found = self._first
-        held = found[3] if found is not None and found[0] is x and found[1] == key else None
-        vectors = None
-        if any(one.keep for one in passes) or not crossbar.linear:
-            vectors = self._vectors(0, x, addresses[:1]) if held is None or crossbar.linear else held
-        if crossbar.linear:
-            held = self._first_product(x, vectors, untold) if held is None else held
-            read = crossbar.read_product(held.clone() if more else held, addresses, epsilons)
-        else:
-            held = vectors
-            assert vectors is not None
-            read = crossbar.read_passes(vectors, addresses, epsilons)
-        self._first = (x, key, matrix, held) if more and held is not None else None
-        # Without R, vectors are a view of x; else they are the caller's unless they are held.
-        return _handed(read, vectors, passes, fresh=matrix is not None and not (more and vectors is held))
+    def _above(self, index: int, a: Tensor) -> Tensor:
+        """f(a) of the passes that share it, in this group and those that follow."""
+        held = self._held.get(index)
+        if held is None:
+            return self.network.activation(a)
+        if held.above is None:
+            held.above = self.network.activation(a)
+        return held.above
 
-    def _first_product(self, x: Tensor, vectors: Tensor | None, untold: int) -> Tensor:
-        """W x*_0. vectors: x*_0, if it is at hand: then it saves the fold; but of a convolution
-        the image is read faster than its patches."""
-        dense = not isinstance(self.network.layers[0], ConvLayer)
-        matrix = self._matrix(0, len(x) * (untold if not dense else vectors is None))
+    def _read_alike(
+        self,
+        index: int,
+        x: Tensor,
+        passes: Sequence[Pass],
+        epsilons: Sequence[Tensor | None],
+        saved: int,
+        more: bool,
+    ) -> list[Read]:
+        """Of passes on one and the same x; its product with a linear crossbar, or x*_0, is made once a step."""
+        crossbar, matrix = self.crossbars[index], self.matrices[index]
+        if index in self.mixers or (index > 0 and not crossbar.linear):
+            return self._read(index, self._matrix(index, saved), x, passes, epsilons, stacked=False)
+        versions = (t._version for t in (x, crossbar.weight, self.biases[index], matrix) if t is not None)
+        key, held = (*versions, id(matrix)), self._held.pop(index, None)
+        if held is not None and (held.x is not x or held.key != key):
+            held = None
+        addresses, vectors = [one.address for one in passes], None
+        if crossbar.linear:
+            vectors = self._vectors(index, x, addresses[:1]) if any(one.keep for one in passes) else None
+            value = self._common_product(index, x, vectors, saved) if held is None else held.value
+        else:
+            value = vectors = self._vectors(index, x, addresses[:1]) if held is None else held.value
+        if held is None and more:
+            held = Held(x, key, matrix, value)
+        if held is not None:
+            self._held[index] = held
+        if crossbar.linear:
+            read = crossbar.read_product(value if held is None else value.clone(), addresses, epsilons)
+        else:
+            read = crossbar.read_passes(value, addresses, epsilons)
+        # Without R, vectors are a view of x.
+        fresh = matrix is not None and (held is None or vectors is not held.value)
+        return _handed(read, vectors, passes, fresh)
+
+    def _common_product(self, index: int, x: Tensor, vectors: Tensor | None, saved: int) -> Tensor:
+        """W x*. vectors: x*, if it is at hand."""
+        matrix = self._matrix(index, saved)
         if matrix is not None:
-            return self._product(0, x, matrix)
-        return self.backend.product(self._vectors(0, x, []) if vectors is None else vectors, self.crossbars[0].weight)
+            return self._product(index, x, matrix)
+        vectors = self._vectors(index, x, []) if vectors is None else vectors
+        return self.backend.product(vectors, self.crossbars[index].weight)
 
     def _read(
         self,
