@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import itertools
 import statistics
 import subprocess
 import sys
@@ -163,23 +164,37 @@ def layerwise_rows(repeats: int) -> list[Row]:
 
 
 def memory_row(settings: Sequence[str] = (), work: str = "danp step, peak memory") -> Row:
-    """Peak bytes of three steps in a process of their own against what they may take."""
+    """Bytes of a step, in a process of its own, against what they may be."""
     command = [sys.executable, __file__, "--memory", *(f"--set={text}" for text in settings)]
-    peak, allowed = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    note = f"{peak / 2**20:.0f} MB of {allowed / 2**20:.0f}: weights and R + 2 × activities + optimizer + batch"
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    peak, process, allowed = (int(word) for word in out.split())
+    mega = f"{peak / 2**20:.0f} MB of tensors, {allowed / 2**20:.0f} allowed"
+    note = f"{mega}: weights, R, 2 × activities, optimizer, batch; the process grew by {process / 2**20:.0f} MB"
     return Row(work, peak / allowed, 1.0, 0.0, 0.0, note)
 
 
-def measure_memory(settings: Sequence[str]) -> tuple[int, int]:
-    """(bytes resident at the peak of three steps, above what a step of a tiny network leaves behind; bytes allowed)."""
+def measure_memory(settings: Sequence[str]) -> tuple[int, int, int]:
+    """(bytes of tensors alive at the peak of a step, growth of the process's peak over two more, bytes allowed).
+
+    Tensors: those alive before it, and torch's record of what it allocates. The process: above what a step of a tiny
+    network leaves behind; what the C library keeps of freed memory varies it by some tens of MB from run to run.
+    """
     make_trainer(NET, ["network.hidden=[16]", "training.batch=20", *settings])  # compiles, opens thread pools
     before = resident("VmRSS")
     trainer = make_trainer(NET, settings)
     resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew: building takes more than a step does
-    for _ in range(3):
+    for _ in range(2):
         step_of(trainer)()
-    return resident("VmHWM") - before, allowed_bytes(trainer) + trainer.data.x_train.numel()
+    process = resident("VmHWM") - before
+    alive = [thing.untyped_storage() for thing in gc.get_objects() if type(thing) is torch.Tensor]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in alive}
+    del alive
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as taken:
+        step_of(trainer)()
+    sizes = [event.nbytes() for event in taken.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = sum(storages.values()) + max(itertools.accumulate(sizes))
+    return peak, process, allowed_bytes(trainer) + trainer.data.x_train.numel()
 
 
 def resident(name: str) -> int:

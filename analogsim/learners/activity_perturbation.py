@@ -40,16 +40,18 @@ class ActivityPerturbation:
         return probes_against_first(self.perturbation, step, batch, self.samples, self.noisy_baseline)
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
-        passes = zip(activities, losses)
-        first, first_loss = next(passes)
+        passes, lost = iter(activities), iter(losses)  # not zipped: zip holds a pair until the next one is there
+        first, first_loss = next(passes), next(lost)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
         deltas = [torch.empty_like(a) for a in first.pre_activations]
-        for noisy, loss in passes:
+        for loss in lost:
+            noisy = next(passes)
             for delta, n, a in zip(deltas, noisy.pre_activations, first.pre_activations):
                 torch.sub(n, a, out=delta)
             factor = safe_ratio((loss - first_loss) * (self.network.nodes / self.samples), squared_norm(deltas))
             for error, delta in zip(errors, deltas):
                 add_scaled(error, factor, delta)
+            del noisy  # ahead of the next pass
         return gradient(errors, first.inputs)
 
     def state(self) -> dict[str, Tensor]:

@@ -154,6 +154,7 @@ class Trainer:
             with torch.enable_grad():
                 losses = self.loss(activities.outputs, y)
             yield activities, losses
+            del activities, losses  # ahead of the next pass
 
     def _matrices(self) -> list[Tensor] | None:
         return list(self.learner.matrices) if isinstance(self.learner, Decorrelated) else None
