@@ -38,9 +38,7 @@ def advice(run: Path) -> dict[str, str]:
     """What `analogsim doctor` would say of each variant, in one line."""
     plan = analogsim.load_plan(run / "config.yaml")
     data = {name: analogsim.load_data(name) for name in {one.data for one in plan.variants.values()}}
-    return {
-        name: "; ".join(diagnose(one, data[one.data], one.seeds[0]).advice) for name, one in plan.variants.items()
-    }
+    return {name: "; ".join(diagnose(one, data[one.data], one.seeds[0]).advice) for name, one in plan.variants.items()}
 
 
 def main(runs: list[Path], out: Path) -> pd.DataFrame:

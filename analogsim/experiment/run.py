@@ -157,7 +157,8 @@ def _train_one(
     elif reporter.heard and run.seed == run.experiment.seeds[0]:
         for text in diagnose(run.experiment, data, run.seed, backend, device).advice:
             reporter.message(f"{run.name}: {text}")
-    team.check_alike(trainer.checkpoint().tensors)
+    if team.size > 1:
+        team.check_alike(trainer.checkpoint().tensors)
     progress[run] = trainer.progress
     reporter.begin(run.name, run.seed, trainer)
     last_save = time.monotonic()

@@ -130,8 +130,6 @@ class Team:
 
     def check_alike(self, tensors: Mapping[str, Tensor]) -> None:
         """Raises ProcessesError where a state is not the same in all processes, as where folders are not."""
-        if self.size == 1:
-            return
         sizes = torch.tensor([float(tensor.double().abs().sum()) for tensor in tensors.values()], dtype=torch.float64)
         sizes = sizes.nan_to_num(0.0, 0.0, 0.0)  # of a diverged network
         least = self._reduced(sizes.clone(), dist.ReduceOp.MIN)

@@ -108,7 +108,8 @@ class Trainer:
                     if not last:  # its angle is in no checkpoint; the epoch's own follows at once
                         after_step()
                 self._record_epoch(angle)
-                self.team.check_alike(self.checkpoint().tensors)
+                if self.team.size > 1:
+                    self.team.check_alike(self.checkpoint().tensors)
                 tick()
                 if progress.status == "running" and progress.epoch > self.epochs:
                     progress.status = "ok"
