@@ -1,0 +1,101 @@
+"""Docstrings as this package writes them, for autodoc: plain text with equations set in.
+
+    an indented block         stays as it is, line by line (an equation, a table)
+    >>> ...                   code
+    `name`, *word*            code, stress
+    name: text, name: text    at the start of a line: an argument, a line of its own
+
+Everything else is text, in which no character has a meaning.
+"""
+
+import re
+
+from sphinx.application import Sphinx
+
+ARGUMENT = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): ")
+CODE = re.compile(r"`+([^`]+)`+")
+STRESSED = re.compile(r"(?<!\w)\*(\w[\w -]*\w)\*(?!\w)")
+
+
+def as_rest(lines: list[str]) -> list[str]:
+    """The docstring's lines as reStructuredText."""
+    out: list[str] = []
+    for block in _blocks(lines):
+        if block[0].startswith(">>>"):
+            out += ["", ".. code-block:: python", "", *(f"   {line}" for line in block)]
+        elif block[0][:1] in (" ", "|"):
+            indent = min(len(line) - len(line.lstrip()) for line in block if line.strip())
+            out += ["", ".. code-block:: none", "", *(f"   {line[indent:]}" for line in block)]
+        else:
+            out += ["", *_paragraph(block)]
+    return [*out, ""]
+
+
+def _blocks(lines: list[str]) -> list[list[str]]:
+    """Runs of lines of one kind; an indented one goes on over blank lines."""
+    blocks: list[list[str]] = []
+    blank = True
+    for line in lines:
+        if not line.strip():
+            blank = True
+            continue
+        indented = line.startswith(" ")
+        if not blank and blocks:
+            blocks[-1].append(line)
+        elif indented and blocks and blocks[-1][0].startswith(" "):
+            blocks[-1] += ["", line]
+        else:
+            blocks.append([line])
+        blank = False
+    return blocks
+
+
+def _paragraph(block: list[str]) -> list[str]:
+    """Prose, then its arguments as a list. A continued line belongs to the one above."""
+    items: list[str] = []
+    first_indented = next((n for n, line in enumerate(block) if line.startswith("    ")), None)
+    for number, line in enumerate(block):
+        if number == first_indented and not any(ARGUMENT.match(each) for each in block[:number]):
+            head = [" ".join(items)] if items else []
+            return [*(inline(each) for each in head), *as_rest(block[number:])]
+        if not items or ARGUMENT.match(line):
+            items.append(line.strip())
+        else:
+            items[-1] += " " + line.strip()
+    out: list[str] = []
+    for item in items:
+        named = ARGUMENT.match(item)
+        if named:
+            out += ["", f"- **{inline(named[1])}**: {inline(item[named.end() :])}"]
+        else:
+            out += ["", inline(item)]
+    return out
+
+
+def inline(text: str) -> str:
+    """A line of prose as reStructuredText."""
+    parts = CODE.split(text)
+    for index in range(0, len(parts), 2):
+        words = STRESSED.split(parts[index])
+        words[::2] = [re.sub(r"([\\*_|<>])", r"\\\1", word) for word in words[::2]]
+        words[1::2] = [f"\\ *{word}*\\ " for word in words[1::2]]
+        parts[index] = "".join(words)
+    for index in range(1, len(parts), 2):
+        # an escaped space parts code from letters that follow it
+        parts[index] = f"\\ ``{parts[index].strip()}``\\ "
+    return "".join(parts)
+
+
+def _process(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    lines[:] = as_rest(lines)
+
+
+def _signature(app: Sphinx, what: str, name: str, thing: object, options: object, signature: str, returns: str):
+    """A protocol is not called: it has no signature of its own."""
+    return ("", None) if signature == "(*args, **kwargs)" else (signature, returns)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
