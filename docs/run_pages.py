@@ -2,7 +2,7 @@
 
     python docs/run_pages.py [--write] [PAGE...]        README.md and docs/*.md if left out
 
-A page is one sitting in an empty folder (with `examples` in it). From top to bottom: a block of yaml, csv or
+A page is one sitting in an empty folder (with `examples` in it). From top to bottom: a block of yaml, text or
 python whose first line is `# NAME.ext` is written to that file; other python is run; of a block of
 console, each line after `$ ` is run and what follows is compared. A comment before a block says more:
 <!-- slow --> (the tests run it with `-m slow`), <!-- not run: WHY -->. `pip` lines are left to whoever installs.
@@ -34,7 +34,7 @@ BLOCK = re.compile(r"(?:<!-- (?P<mark>slow|not run: [^>]*) -->\n)?^```(?P<kind>\
 FILE = re.compile(r"# (\S+\.(?:yaml|csv|py))\n")
 TIME = r"(?:s|ms|min|h|B|kB|MB|GB|trials/s)\b"
 NUMBER = re.compile(rf"(?<![\w.])[-±+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:%|k\b|(?= {TIME}))?")
-KINDS = ("console", "python", "yaml", "csv", "text", "bash")
+
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def run_page(page: Path, folder: Path, slow: bool = False, write: bool = False, 
 def _run_block(page: str, block: Block, write: bool, told: Callable[[str], None]) -> str:
     """The block's body, as it is or as it should be."""
     named, body = FILE.match(block.body), block.body
-    if named and block.kind in ("yaml", "csv", "python"):
-        Path(named[1]).write_text(body[named.end() :] if block.kind == "csv" else body)
+    if named and block.kind in ("yaml", "text", "python"):
+        Path(named[1]).write_text(body[named.end() :] if block.kind == "text" else body)
     elif block.kind == "python":
         exec(compile(body, page, "exec"), {"__name__": "page"})
     elif block.kind == "console":
