@@ -3,8 +3,8 @@
     python docs/run_pages.py [--write] [PAGE...]        README.md and docs/*.md if left out
 
 A page is one sitting in an empty folder (with `examples` in it). From top to bottom: a block of yaml, text or
-python whose first line is `# NAME.ext` is written to that file; other python is run; of a block of
-console, each line after `$ ` is run and what follows is compared. A comment before a block says more:
+python whose first line is `# NAME.ext` is written to that file, and yaml is checked; other python is run; of a
+block of console, each line after `$ ` is run and what follows is compared. A comment before a block says more:
 <!-- slow --> (the tests run it with `-m slow`), <!-- not run: WHY -->. `pip` lines are left to whoever installs.
 
 In what is shown, `...` stands for anything. Words must be the same, and whole numbers; figures with a decimal
@@ -25,16 +25,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(?:<!-- (?P<mark>slow|not run: [^>]*) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# (\S+\.(?:yaml|csv|py))\n")
-TIME = r"(?:s|ms|min|h|B|kB|MB|GB|trials/s)\b"
-NUMBER = re.compile(rf"(?<![\w.])[-±+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:%|k\b|(?= {TIME}))?")
-
+TIME = r"\d[\d.]*(?:e[-+]?\d+)? (?:ms|s|min|h|kB|MB|GB)\b"
+NUMBER = re.compile(r"(?<![\w.])[-±+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:%|k\b)?(?![\w.]*\w)")
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Differs(AssertionError):
     """A page shows what does not happen."""
 
 
-def run_page(page: Path, folder: Path, slow: bool = False, write: bool = False, told: Callable[[str], None] = lambda text: None) -> None:
+def run_page(
+    page: Path, folder: Path, slow: bool = False, write: bool = False, told: Callable[[str], None] = lambda text: None
+) -> None:
     """Runs a page in `folder`. slow: with its slow blocks. write: put what comes out into the page.
 
     Raises Differs with the page, the command and both outputs.
@@ -76,10 +78,14 @@ def run_page(page: Path, folder: Path, slow: bool = False, write: bool = False, 
             page.write_text(new)
 
 
-def _run_block(page: str, block: Block, write: bool, told: Callable[[str], None]) -> str:
+def _run_block(page: str, block: Block, write: bool, told: Told) -> str:
     """The block's body, as it is or as it should be."""
     named, body = FILE.match(block.body), block.body
-    if named and block.kind in ("yaml", "text", "python"):
+    if block.kind == "yaml":
+        file = Path(named[1] if named else "block.yaml")
+        file.write_text(body)
+        _load(file)
+    elif named and block.kind in ("text", "python"):
         Path(named[1]).write_text(body[named.end() :] if block.kind == "text" else body)
     elif block.kind == "python":
         exec(compile(body, page, "exec"), {"__name__": "page"})
@@ -94,6 +100,19 @@ def _run_block(page: str, block: Block, write: bool, told: Callable[[str], None]
             if wrong:
                 body = body.replace(f"$ {command}\n{shown}", f"$ {command}\n{got}" + "\n" * (not shown), 1)
     return body
+
+
+def _load(file: Path) -> None:
+    """A file of whatever kind it is, checked as the program checks it."""
+    from analogsim.config.loader import load_chip, load_plan
+    from analogsim.config.slurm import load_slurm
+    from analogsim.config.sweeps import load_sweep
+
+    keys = re.findall(r"^(\w+):", file.read_text(), re.M)
+    load = (
+        load_sweep if "axes" in keys else load_plan if "data" in keys else load_slurm if "jobs" in keys else load_chip
+    )
+    load(file)
 
 
 def run(command: str) -> str:
@@ -129,23 +148,27 @@ def _printed(call) -> str:
 
 def difference(shown: str, got: str) -> str:
     """What is wrong, '' if nothing is."""
-    shown, got = (re.sub(r"[ \t]+", " ", re.sub(r"[─━]+", "─", text)).strip() for text in (shown, got))
-    pattern = ""
-    for index, part in enumerate(re.split(r"\.\.\.|…", shown)):
-        pattern += ".*?" if index else ""
-        at = 0
-        for number in NUMBER.finditer(part):
-            pattern += re.escape(part[at : number.start()]) + r"([-±+]?[\d.]+(?:e[-+]?\d+)?[%k]?)"
-            at = number.end()
-        pattern += re.escape(part[at:])
-    found = re.fullmatch(pattern, got, re.S)
+    shown, got = (re.sub(r"[ \t]+", " ", re.sub("─+", "─", text)).strip() for text in (shown, got))
+    figures = [match[0] for match in _TOKEN.finditer(shown) if match.lastgroup == "number"]
+    found = re.fullmatch("".join(_pattern(shown)), got, re.S)
     if found is None:
         return "the words differ"
-    expected = [m for part in re.split(r"\.\.\.|…", shown) for m in NUMBER.finditer(part)]
-    for number, value in zip(expected, found.groups(), strict=True):
-        if not re.match(rf" ?{TIME}", number.string[number.end() :]) and not _close(number[0], value):
-            return f"{number[0]} is shown, and {value} comes out"
+    for figure, value in zip(figures, found.groups(), strict=True):
+        if not _close(figure, value):
+            return f"{figure} is shown, and {value} comes out"
     return ""
+
+
+_TOKEN = re.compile(rf"(?P<any>\.\.\.|…)|(?P<time>{TIME})|(?P<number>{NUMBER.pattern})")
+
+
+def _pattern(shown: str) -> Iterator[str]:
+    at = 0
+    for token in _TOKEN.finditer(shown):
+        yield re.escape(shown[at : token.start()])
+        yield {"any": ".*?", "time": TIME, "number": r"([-±+]?\d[\d.]*(?:e[-+]?\d+)?[%k]?)"}[token.lastgroup or ""]
+        at = token.end()
+    yield re.escape(shown[at:])
 
 
 def _close(shown: str, got: str) -> bool:
@@ -167,7 +190,9 @@ def main() -> None:
         os.environ.setdefault(name, value)
     for page in options.pages or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         with tempfile.TemporaryDirectory() as folder:
-            run_page(page.resolve(), Path(folder), not options.fast, options.write, lambda text: print(text, flush=True))
+            run_page(
+                page.resolve(), Path(folder), not options.fast, options.write, lambda text: print(text, flush=True)
+            )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from importlib import import_module
 from inspect import cleandoc
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
+from docstrings import as_rest, inline
 from docutils import nodes
 from docutils.statemachine import StringList
-from docstrings import as_rest, inline
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
