@@ -22,6 +22,7 @@ nb_execution_mode = "off"  # the notebook carries its outputs; the tests run it
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 autodoc_use_legacy_class_based = False
 python_maximum_signature_line_length = 88

@@ -8,7 +8,10 @@
 Everything else is text, in which no character has a meaning.
 """
 
+import contextlib
 import re
+from collections.abc import Collection
+from inspect import signature
 
 from sphinx.application import Sphinx
 
@@ -17,8 +20,8 @@ CODE = re.compile(r"`+([^`]+)`+")
 STRESSED = re.compile(r"(?<!\w)\*(\w[\w -]*\w)\*(?!\w)")
 
 
-def as_rest(lines: list[str]) -> list[str]:
-    """The docstring's lines as reStructuredText."""
+def as_rest(lines: list[str], names: Collection[str] = ()) -> list[str]:
+    """The docstring's lines as reStructuredText. names: arguments, which may follow one another in a line."""
     out: list[str] = []
     for block in _blocks(lines):
         if block[0].startswith(">>>"):
@@ -27,7 +30,7 @@ def as_rest(lines: list[str]) -> list[str]:
             indent = min(len(line) - len(line.lstrip()) for line in block if line.strip())
             out += ["", ".. code-block:: none", "", *(f"   {line[indent:]}" for line in block)]
         else:
-            out += ["", *_paragraph(block)]
+            out += ["", *_paragraph(block, names)]
     return [*out, ""]
 
 
@@ -50,26 +53,32 @@ def _blocks(lines: list[str]) -> list[list[str]]:
     return blocks
 
 
-def _paragraph(block: list[str]) -> list[str]:
+def _paragraph(block: list[str], names: Collection[str]) -> list[str]:
     """Prose, then its arguments as a list. A continued line belongs to the one above."""
     items: list[str] = []
     first_indented = next((n for n, line in enumerate(block) if line.startswith("    ")), None)
     for number, line in enumerate(block):
         if number == first_indented and not any(ARGUMENT.match(each) for each in block[:number]):
             head = [" ".join(items)] if items else []
-            return [*(inline(each) for each in head), *as_rest(block[number:])]
+            return [*(inline(each) for each in head), *as_rest(block[number:], names)]
         if not items or ARGUMENT.match(line):
             items.append(line.strip())
         else:
             items[-1] += " " + line.strip()
     out: list[str] = []
-    for item in items:
+    for item in (part for item in items for part in _parted(item, names)):
         named = ARGUMENT.match(item)
         if named:
             out += ["", f"- **{inline(named[1])}**: {inline(item[named.end() :])}"]
         else:
             out += ["", inline(item)]
     return out
+
+
+def _parted(text: str, names: Collection[str]) -> list[str]:
+    """A sentence that begins with `argument:`, or with Raises or Returns, begins a line of its own."""
+    name = "|".join(map(re.escape, names)) or "(?!)"
+    return re.split(rf"(?<=[.;)]) (?=(?:{name})(?:, (?:{name}))*: |(?:Raises|Returns) )", text)
 
 
 def inline(text: str) -> str:
@@ -87,12 +96,16 @@ def inline(text: str) -> str:
 
 
 def _process(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    lines[:] = as_rest(lines)
+    names: Collection[str] = ()
+    if callable(thing):
+        with contextlib.suppress(TypeError, ValueError):
+            names = signature(thing).parameters.keys()
+    lines[:] = as_rest(lines, names)
 
 
-def _signature(app: Sphinx, what: str, name: str, thing: object, options: object, signature: str, returns: str):
+def _signature(app: Sphinx, what: str, name: str, thing: object, options: object, arguments: str, returns: str):
     """A protocol is not called: it has no signature of its own."""
-    return ("", None) if signature == "(*args, **kwargs)" else (signature, returns)
+    return ("", None) if arguments == "(*args, **kwargs)" else (arguments, returns)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
