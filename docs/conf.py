@@ -29,6 +29,8 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 
+smartquotes = False  # `--set` stays as it is
+
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "analogsim"

@@ -66,7 +66,7 @@ def _paragraph(block: list[str], names: Collection[str]) -> list[str]:
         else:
             items[-1] += " " + line.strip()
     out: list[str] = []
-    for item in (part for item in items for part in _parted(item, names)):
+    for item in (part for each in items for part in _parted(each, names)):
         named = ARGUMENT.match(item)
         if named:
             out += ["", f"- **{inline(named[1])}**: {inline(item[named.end() :])}"]
@@ -104,8 +104,12 @@ def _process(app: Sphinx, what: str, name: str, thing: object, options: object, 
 
 
 def _signature(app: Sphinx, what: str, name: str, thing: object, options: object, arguments: str, returns: str):
-    """A protocol is not called: it has no signature of its own."""
-    return ("", None) if arguments == "(*args, **kwargs)" else (arguments, returns)
+    """Types without quotes; none for a protocol, which is not called."""
+    if arguments is None:
+        return None
+    if arguments == "(*args, **kwargs)":
+        return "", None
+    return re.sub(r"""(?<=: )(['"])(.*?)\1(?=[,)]| =)""", r"\2", arguments), returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
