@@ -33,7 +33,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(?:<!-- (?P<mark>slow|not run: [^>]*) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# (\S+\.(?:yaml|csv|py))\n")
 TIME = r"\d[\d.]*(?:e[-+]?\d+)? (?:ms|s|min|h|kB|MB|GB)\b"
-NUMBER = re.compile(r"(?<![\w.])[-±+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?:%|k\b)?(?![\w.]*\w)")
+FIGURE = r"(?<![\w.])[-±+]?(?:\d+\.\d+(?:e[-+]?\d+)?[%k]?|\d+(?:e[-+]?\d+|[%k]))(?![\w.]*\w)"
+TOKEN = re.compile(rf"(?P<any>\.\.\.|…)|(?P<time>{TIME})|(?P<figure>{FIGURE})")
+
 Told = Callable[[str], None]
 
 
@@ -124,8 +126,16 @@ def run(command: str) -> str:
         return _called(words)
     if words[0] == "python":
         return _printed(lambda: runpy.run_path(words[1], run_name="__main__"))
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
-    return (done.stdout + done.stderr).rstrip()
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    return done.stdout.rstrip()
 
 
 def _called(words: list[str]) -> str:
@@ -149,7 +159,7 @@ def _printed(call) -> str:
 def difference(shown: str, got: str) -> str:
     """What is wrong, '' if nothing is."""
     shown, got = (re.sub(r"[ \t]+", " ", re.sub("─+", "─", text)).strip() for text in (shown, got))
-    figures = [match[0] for match in _TOKEN.finditer(shown) if match.lastgroup == "number"]
+    figures = [match[0] for match in TOKEN.finditer(shown) if match.lastgroup == "figure"]
     found = re.fullmatch("".join(_pattern(shown)), got, re.S)
     if found is None:
         return "the words differ"
@@ -159,22 +169,17 @@ def difference(shown: str, got: str) -> str:
     return ""
 
 
-_TOKEN = re.compile(rf"(?P<any>\.\.\.|…)|(?P<time>{TIME})|(?P<number>{NUMBER.pattern})")
-
-
 def _pattern(shown: str) -> Iterator[str]:
     at = 0
-    for token in _TOKEN.finditer(shown):
+    for token in TOKEN.finditer(shown):
         yield re.escape(shown[at : token.start()])
-        yield {"any": ".*?", "time": TIME, "number": r"([-±+]?\d[\d.]*(?:e[-+]?\d+)?[%k]?)"}[token.lastgroup or ""]
+        yield {"any": ".*?", "time": TIME, "figure": f"({FIGURE})"}[token.lastgroup or ""]
         at = token.end()
     yield re.escape(shown[at:])
 
 
 def _close(shown: str, got: str) -> bool:
-    if shown == got:
-        return True
-    if "." not in shown and "e" not in shown and "%" not in shown:
+    if shown[-1] != got[-1] and "%" in shown + got:
         return False
     a, b = (float(text.strip("%k±+")) for text in (shown, got))
     return abs(a - b) <= (2.0 if "%" in shown else 0.05 * abs(a))

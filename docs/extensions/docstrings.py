@@ -56,11 +56,13 @@ def _blocks(lines: list[str]) -> list[list[str]]:
 def _paragraph(block: list[str], names: Collection[str]) -> list[str]:
     """Prose, then its arguments as a list. A continued line belongs to the one above."""
     items: list[str] = []
-    first_indented = next((n for n, line in enumerate(block) if line.startswith("    ")), None)
-    for number, line in enumerate(block):
-        if number == first_indented and not any(ARGUMENT.match(each) for each in block[:number]):
-            head = [" ".join(items)] if items else []
-            return [*(inline(each) for each in head), *as_rest(block[number:], names)]
+    indented = [line.startswith("    ") for line in block]
+    if True in indented and not any(ARGUMENT.match(line) for line in block[: indented.index(True)]):
+        start = indented.index(True)
+        end = next((n for n in range(start, len(block)) if not indented[n]), len(block))
+        parts = (block[:start], block[start:end], block[end:])
+        return [line for part in parts if part for line in as_rest(part, names)]
+    for line in block:
         if not items or ARGUMENT.match(line):
             items.append(line.strip())
         else:

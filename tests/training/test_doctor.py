@@ -180,7 +180,11 @@ def test_cells_that_hold_nothing_miss_all_of_the_weights(data):
 def test_updates_a_pulse(data):
     """dw_min = 0.1 of a range that is three times the largest weight; SGD's first update goes with lr."""
     cell = {"g_min_uS": 0.0, "g_max_uS": 1.0, "mapping": "reference", "weight_headroom": 3.0}
-    pulsed = {"node_noise": {"sigma": 0.1}, "cell": cell, "write": {"mode": "pulsed", "cell": {"model": "constant", "dw_min": 0.1}}}
+    pulsed = {
+        "node_noise": {"sigma": 0.1},
+        "cell": cell,
+        "write": {"mode": "pulsed", "cell": {"model": "constant", "dw_min": 0.1}},
+    }
     slow, fast = (at_rate(data, pulsed, lr) for lr in (1e-4, 2e-4))
     weights = build_network(experiment(pulsed), data).initial_weights(Stream.from_seed(3).child("initial weights"))
     for weight, once, twice in zip(weights, slow.layers, fast.layers, strict=True):
@@ -188,7 +192,9 @@ def test_updates_a_pulse(data):
         assert once.updates_a_write == pytest.approx(once.least_change / once.update)
         assert twice.update == pytest.approx(2 * once.update, rel=1e-4)
     assert any("updates one way until a cell moves" in line for line in slow.advice)
-    assert all(layer.updates_a_write is None for layer in found(data, {"cell": cell, "node_noise": {"sigma": 0.1}}).layers)
+    assert all(
+        layer.updates_a_write is None for layer in found(data, {"cell": cell, "node_noise": {"sigma": 0.1}}).layers
+    )
 
 
 def at_rate(data, chip, lr):
