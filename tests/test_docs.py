@@ -143,7 +143,8 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     built = {path.stem: path.read_text() for path in (tmp_path / "docs/html").rglob("*.html")}
     assert "<math" in built["laws"]
     assert "analogsim devices fit" in built["commands"]
-    assert "cell.flicker.strength: log10" in built["chip-file"]
+    assert "k_sqrt_uS" in built["chip-file"]
+    assert "√µS" in built["chip-file"]
     assert "image/png" in built["analysis"] or "_images" in built["analysis"]
     for name, page in built.items():
         assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="https?://', page), f"{name} fetches something"
