@@ -1,7 +1,7 @@
 """How a chip is written: ideally, with verification, or by pulses. Part of a chip file.
 
 Pulsed cells are in units of the weight range: w in [-1, 1], dw_min the mean step of one pulse at
-w = 0 (reference/devices.md §2; the models and numbers of aihwkit 4545f11 and MLP_NeuroSim V3.0).
+w = 0 (docs/laws.md; the models and numbers of aihwkit 4545f11 and MLP_NeuroSim V3.0).
 """
 
 from __future__ import annotations
