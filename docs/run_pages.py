@@ -4,12 +4,14 @@
 
 A page is one sitting in an empty folder (with `examples` in it). From top to bottom: a block of yaml, text or
 python whose first line is `# NAME.ext` is written to that file, and yaml is checked; other python is run; of a
-block of console, each line after `$ ` is run and what follows is compared. A comment before a block says more:
-<!-- slow --> (the tests run it with `-m slow`), <!-- not run: WHY -->. `pip` lines are left to whoever installs.
+block of console, each line after `$ ` is run and what follows is compared. `pip` lines are left to whoever
+installs. A comment before a block says more: <!-- slow --> (the tests run it with `-m slow`),
+<!-- figures vary -->, <!-- slow, figures vary -->, <!-- not run: WHY -->.
 
 In what is shown, `...` stands for anything. Words must be the same, and whole numbers; figures with a decimal
 point may differ by 5 % (two points of a percentage), since processors round products of matrices
-differently and training carries that on; times, rates and sizes are not compared.
+differently and training carries that on; where figures vary (a paired test of three seeds) any number will
+do. Times and sizes are not compared.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(?:<!-- (?P<mark>slow|not run: [^>]*) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
+MARK = r"slow|figures vary|slow, figures vary|not run: [^>]*"
+BLOCK = re.compile(rf"(?:<!-- (?P<mark>{MARK}) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.M | re.S)
 FILE = re.compile(r"# (\S+\.(?:yaml|csv|py))\n")
 TIME = r"\d[\d.]*(?:e[-+]?\d+)? (?:ms|s|min|h|kB|MB|GB)\b"
 FIGURE = r"(?<![\w.])[-±+]?(?:\d+\.\d+(?:e[-+]?\d+)?[%k]?|\d+(?:e[-+]?\d+|[%k]))(?![\w.]*\w)"
@@ -73,7 +76,7 @@ def run_page(
     try:
         with contextlib.chdir(folder):
             for block in blocks(text):
-                if not block.mark.startswith("not run") and (slow or block.mark != "slow"):
+                if not block.mark.startswith("not run") and (slow or "slow" not in block.mark):
                     new = new.replace(block.body, _run_block(page.name, block, write, told), 1)
     finally:
         if write and new != text:
@@ -96,7 +99,7 @@ def _run_block(page: str, block: Block, write: bool, told: Told) -> str:
             began = time.perf_counter()
             got = run(command)
             told(f"{page}: {time.perf_counter() - began:5.1f} s  $ {command}")
-            wrong = difference(shown, got)
+            wrong = difference(shown, got, vary="vary" in block.mark)
             if wrong and not write:
                 raise Differs(f"{page}: $ {command}\n{wrong}\n--- shown\n{shown}\n--- got\n{got}")
             if wrong:
@@ -156,9 +159,11 @@ def _printed(call) -> str:
     return "\n".join(line.rstrip() for line in shown.getvalue().strip("\n").splitlines())
 
 
-def difference(shown: str, got: str) -> str:
-    """What is wrong, '' if nothing is."""
+def difference(shown: str, got: str, vary: bool = False) -> str:
+    """What is wrong, '' if nothing is. vary: any number may stand in the place of another."""
     shown, got = (re.sub(r"[ \t]+", " ", re.sub("─+", "─", text)).strip() for text in (shown, got))
+    if vary:
+        shown, got = (re.sub(r"[-±+]?\d+(?:\.\d+)?", "1", text) for text in (shown, got))
     figures = [match[0] for match in TOKEN.finditer(shown) if match.lastgroup == "figure"]
     found = re.fullmatch("".join(_pattern(shown)), got, re.S)
     if found is None:
