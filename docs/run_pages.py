@@ -47,7 +47,6 @@ class Block:
     kind: str
     body: str
     mark: str
-    start: int  # of the body in the page
 
     @property
     def commands(self) -> list[tuple[str, str]]:
@@ -57,7 +56,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    return [Block(m["kind"], m["body"], m["mark"] or "", m.start("body")) for m in BLOCK.finditer(text)]
+    return [Block(m["kind"], m["body"], m["mark"] or "") for m in BLOCK.finditer(text)]
 
 
 class Differs(AssertionError):
