@@ -4,7 +4,7 @@
 
 Square tiles of differential pairs, weights normal and clipped at 3 σ = 25 µS. The error is ‖W - W_exact‖ / ‖W_exact‖
 (Frobenius) of the pair's effective weights: the root mean square error of an output over that output's own,
-for inputs that are independent and of mean 0. Wire resistances per cell: reference/devices.md of the project.
+for inputs that are independent and of mean 0. Wire resistances per cell: docs/laws.md.
 Writes ir_drop.csv and ir_drop.png to FOLDER (default: where it is called); about half a minute on one core.
 """
 

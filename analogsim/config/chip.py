@@ -17,7 +17,7 @@ class NodeTelegraph(Section):
     """A two-state source at every node: s a, s = ±1 flipping with a probability a read."""
 
     amplitude: NonNegative = Field(description="a, in pre-activation units")
-    flip_probability: Share
+    flip_probability: Share = Field(description="p, of each node from one read to the next")
     mean: float = Field(default=0.0, description="constant part of the source")
 
 
@@ -35,8 +35,8 @@ class WeightSlices(Section):
     g_min + (g_max - g_min) q_k / (2^bits - 1), and the columns' codes are summed digitally, 2^(bits k) each.
     """
 
-    bits: Annotated[int, Ge(1), Le(8)]
-    cells: Annotated[int, Ge(1), Le(16)]
+    bits: Annotated[int, Ge(1), Le(8)] = Field(description="of one cell")
+    cells: Annotated[int, Ge(1), Le(16)] = Field(description="in the place of one")
 
 
 class Cell(Section):
@@ -47,9 +47,11 @@ class Cell(Section):
     offset: the same single cells, g_mid Σ x taken off digitally.
     """
 
-    g_min_uS: NonNegative = 0.0
-    g_max_uS: Positive = 25.0
-    mapping: Literal["differential", "reference", "offset"] = "differential"
+    g_min_uS: NonNegative = Field(default=0.0, description="the least conductance")
+    g_max_uS: Positive = Field(default=25.0, description="the largest")
+    mapping: Literal["differential", "reference", "offset"] = Field(
+        default="differential", description="a pair of cells a weight, or one"
+    )
     weight_max: Literal["auto"] | Positive = Field(
         default="auto",
         description="the weight at full range: a number (larger weights are clipped), or max |W| at every write; "
@@ -68,7 +70,7 @@ class Cell(Section):
     g_max_d2d: NonNegative = Field(default=0.0, description="relative spread of g_max from cell to cell")
     g_min_d2d_uS: NonNegative = Field(default=0.0, description="spread of g_min from cell to cell")
     faults: Faults = Faults()
-    drift: Drift | None = None
+    drift: Drift | None = Field(default=None, description="with the time since a write")
     read_noise: Sigma | None = Field(default=None, description="white: drawn afresh for every cell at every read")
     flicker: Flicker | None = Field(default=None, description="1/f: two reads of a cell correlate")
     telegraph: Sigma | None = Field(default=None, description="a(G) of a two-state cell, G ± a, drawn afresh a read")
@@ -101,14 +103,16 @@ class BitSerial(Section):
     accumulated: slices add up in the analog domain, one conversion. per_slice: one conversion a slice.
     """
 
-    slice_bits: Count = 1
-    adc: Literal["accumulated", "per_slice"] = "accumulated"
+    slice_bits: Count = Field(default=1, description="of an input, in one slice")
+    adc: Literal["accumulated", "per_slice"] = Field(default="accumulated", description="when outputs are converted")
 
 
 class Dac(Section):
     """Inputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
 
-    bits: Annotated[Bits, Allowed("2 to 16, or leave dac out for an ideal converter", "a number of bits")]
+    bits: Annotated[Bits, Allowed("2 to 16, or leave dac out for an ideal converter", "a number of bits")] = Field(
+        description="2^bits - 1 levels"
+    )
     bound: Literal["per_vector"] | Positive = Field(
         default="per_vector", description="in units of the inputs, or the largest |x| of each vector"
     )
@@ -119,13 +123,15 @@ class Dac(Section):
 class Adc(Section):
     """Outputs become one of 2^bits - 1 levels in ±bound; what lies outside is clipped."""
 
-    bits: Annotated[Bits, Allowed("2 to 16, or leave adc out for an ideal converter", "a number of bits")]
+    bits: Annotated[Bits, Allowed("2 to 16, or leave adc out for an ideal converter", "a number of bits")] = Field(
+        description="2^bits - 1 levels"
+    )
     bound: Literal["max", "calibrated"] | Positive = Field(
         description="in units of one cell at g_max under a full-scale input; max: all rows of a tile at once; "
         "calibrated: three times the largest norm of a column's weights"
     )
     noise: NonNegative = Field(default=0.0, description="sigma before the ADC, in the units of bound")
-    stochastic_rounding: bool = False
+    stochastic_rounding: bool = Field(default=False, description="up with the probability of the fraction")
     gain_sigma: NonNegative = Field(default=0.0, description="relative spread of gain from column to column")
     offset_sigma_lsb: NonNegative = Field(default=0.0, description="spread of offset from column to column, in steps")
 
@@ -155,8 +161,8 @@ class Clock(Section):
 class ChipDescription(Section):
     """One chip. Leaving a part out makes it ideal."""
 
-    name: str = Field(default="chip", min_length=1)
-    description: str = ""
+    name: str = Field(default="chip", min_length=1, description="what tables and messages call it")
+    description: str = Field(default="", description="one line")
     technology: str = Field(default="", description="what the cells are made of: PCM, ReRAM, ...")
     paper: str = Field(default="", description="where the device was published")
     source: str = Field(default="", description="where the numbers of the file come from")
@@ -171,7 +177,7 @@ class ChipDescription(Section):
     pass_schedule: Literal["whole_batch", "interleaved"] = Field(
         default="whole_batch", description="how far apart the passes of one sample are: a batch of reads, or one read"
     )
-    write: Write = IdealWrite(mode="ideal")
+    write: Write = Field(default=IdealWrite(mode="ideal"), description="how cells reach what is asked of them")
     decorrelation: Literal["digital", "on_chip"] = Field(
         default="digital",
         description="where decorrelation matrices are multiplied: exactly, or on crossbars like these",

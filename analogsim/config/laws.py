@@ -44,14 +44,14 @@ class ConstantSigma(Fitted):
     """σ(G) = sigma_uS for every cell, whatever its conductance."""
 
     law: Literal["constant"]
-    sigma_uS: NonNegative
+    sigma_uS: NonNegative = Field(description="σ")
 
 
 class ProportionalSigma(Fitted):
     """σ(G) = k G."""
 
     law: Literal["proportional"]
-    k: NonNegative
+    k: NonNegative = Field(description="σ over G")
 
 
 class SqrtSigma(Fitted):
@@ -73,16 +73,16 @@ class ExponentialSigma(Fitted):
     """σ(G) = A (1 - e^(-G/B))."""
 
     law: Literal["exponential"]
-    amplitude_uS: NonNegative
-    scale_uS: Positive
+    amplitude_uS: NonNegative = Field(description="A")
+    scale_uS: Positive = Field(description="B")
 
 
 class TableSigma(Fitted):
     """σ(G) between measured points by straight lines; a range outside the table is refused."""
 
     law: Literal["table"]
-    g_uS: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=2)]
-    sigma_uS: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=2)]
+    g_uS: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=2, description="rising")]
+    sigma_uS: Annotated[tuple[NonNegative, ...], Field(strict=False, min_length=2, description="σ at each g_uS")]
 
     @model_validator(mode="after")
     def _points(self) -> TableSigma:
@@ -106,20 +106,20 @@ class PowerOfR(Section):
     """min(max, coefficient / max(r^exponent, floor))."""
 
     law: Literal["power"]
-    coefficient: float
-    exponent: float
-    floor: Positive = 1e-3
-    max: Positive
+    coefficient: float = Field(description="the value at r = 1")
+    exponent: float = Field(description="of r, in the denominator")
+    floor: Positive = Field(default=1e-3, description="the least denominator")
+    max: Positive = Field(description="the largest value")
 
 
 class LogOfR(Section):
     """clip(slope ln r + intercept, min, max) below r = split, Σ_k c_k r^k from there on."""
 
     law: Literal["log"]
-    slope: float
-    intercept: float
-    min: float
-    max: float
+    slope: float = Field(description="of ln r")
+    intercept: float = Field(description="the value at r = 1")
+    min: float = Field(description="the least value")
+    max: float = Field(description="the largest")
     split: Positive | None = Field(default=None, description="left out: the logarithm everywhere")
     polynomial: tuple[float, ...] = Field(default=(), strict=False, description="c_0, c_1, ... at and above split")
 
@@ -134,7 +134,7 @@ class Log10OfG(Section):
     """coefficient_uS · log10(G / 1 µS) / G, so that σ = coefficient_uS log10(G) √L."""
 
     law: Literal["log10"]
-    coefficient_uS: Positive
+    coefficient_uS: Positive = Field(description="σ at 10 µS, but for √L")
 
 
 OfR = Annotated[PowerOfR | LogOfR, Field(discriminator="law")]
@@ -158,8 +158,8 @@ class PowerDrift(Fitted):
     """G(t) = G (t / t0)^-ν for t ≥ t0, ν = |μ(r) + s(r) ξ| fixed for every cell at its making."""
 
     law: Literal["power"]
-    t0_s: Positive
-    unit_uS: Positive
+    t0_s: Positive = Field(description="since the write, when G is as written")
+    unit_uS: Positive = Field(description="the conductance at which r = 1")
     exponent: OfR = Field(description="μ(r)")
     spread: OfR = Field(description="s(r)")
     valid_s: Range | None = Field(default=None, description="times since programming the fit was made from")
@@ -172,7 +172,7 @@ class LogDrift(Fitted):
     mean_uS: float = Field(description="m")
     spread_uS: float = Field(description="s₁")
     spread_at_1s_uS: NonNegative = Field(description="s₀")
-    valid_s: Range | None = None
+    valid_s: Range | None = Field(default=None, description="times since programming the fit was made from")
 
 
 class Retention(Fitted):
@@ -180,8 +180,8 @@ class Retention(Fitted):
     same ξ; between times interpolated in ln t, before the first as at the first, after the last refused."""
 
     law: Literal["retention"]
-    times_s: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
-    errors: Annotated[tuple[Sigma, ...], Field(strict=False, min_length=1)]
+    times_s: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1, description="measured, rising")]
+    errors: Annotated[tuple[Sigma, ...], Field(strict=False, min_length=1, description="σ(G) at each of them")]
 
     @property
     def valid_s(self) -> tuple[float, float]:

@@ -23,17 +23,17 @@ RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 class Convolution(Section):
     """A crossbar of (channels, kernel² · channels below), read once an output position."""
 
-    channels: Count
-    kernel: Count
-    stride: Count = 1
-    padding: Annotated[int, Ge(0)] = 0
+    channels: Count = Field(description="outputs at every position")
+    kernel: Count = Field(description="side of the patch read at once")
+    stride: Count = Field(default=1, description="from one position to the next")
+    padding: Annotated[int, Ge(0)] = Field(default=0, description="zeros around the image")
 
 
 class LayerSettings(Section):
     """One hidden layer: {conv: {channels: 16, kernel: 3, stride: 2}} or {dense: 1024}."""
 
     conv: Convolution | None = None
-    dense: Count | None = None
+    dense: Count | None = Field(default=None, description="units")
 
     @model_validator(mode="after")
     def _one(self) -> LayerSettings:
@@ -49,8 +49,8 @@ class Network(Section):
     layers: tuple[LayerSettings, ...] = Field(
         default=(), strict=False, description="in place of hidden, where some layers are convolutions"
     )
-    negative_slope: NonNegative = 0.2
-    bias: bool = True
+    negative_slope: NonNegative = Field(default=0.2, description="of the leaky ReLU below 0")
+    bias: bool = Field(default=True, description="digital, trained, 0 at first")
 
     @model_validator(mode="after")
     def _one_form(self) -> Network:
@@ -60,7 +60,9 @@ class Network(Section):
 
 
 class LearnerSettings(Section):
-    rule: Literal["bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp"] = "danp"
+    rule: Literal["bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp"] = Field(
+        default="danp", description="d: with decorrelation"
+    )
     baseline: Literal["auto", "clean", "noisy"] = Field(
         default="auto", description="what the first pass is: noise-free, or as noisy as the others"
     )
@@ -92,17 +94,17 @@ class OptimizerSettings(Section):
     name: Literal["adam", "sgd", "on_chip"] = Field(
         default="adam", description="on_chip: the rule's own outer products, times lr, go straight to the cells"
     )
-    lr: Positive = 1e-3
+    lr: Positive = Field(default=1e-3, description="η, the learning rate")
     betas: Annotated[tuple[Fraction, Fraction], Allowed("two numbers, each 0 or more and less than 1")] = Field(
-        default=(0.9, 0.999), strict=False
+        default=(0.9, 0.999), strict=False, description="of adam"
     )
-    eps: Positive = 1e-7
-    momentum: NonNegative = 0.0
+    eps: Positive = Field(default=1e-7, description="of adam")
+    momentum: NonNegative = Field(default=0.0, description="of sgd")
 
 
 class TrainingSettings(Section):
-    epochs: int = Field(default=10, ge=0)
-    batch: Count = 1000
+    epochs: int = Field(default=10, ge=0, description="times through the training data")
+    batch: Count = Field(default=1000, description="samples an update")
     loss: Literal["auto", "cross_entropy", "mse"] = Field(
         default="auto", description="auto: cross-entropy for whole-number labels, mean squared error for others"
     )
@@ -118,7 +120,8 @@ class Experiment(Section):
     """One network trained by one rule on one chip, over some seeds."""
 
     data: Annotated[str, Allowed(DATA_SETS, "a data set")] = Field(
-        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+|tiny_imagenet:.+)$"
+        pattern=r"(?s)^(digits|mnist|fashion_mnist|cifar10|sarcos|npz:.+|tiny_imagenet:.+)$",
+        description="by name from scikit-learn or OpenML, or of your own",
     )
     chip: Annotated[ChipDescription, Allowed("the name of a shipped chip, a .yaml file, or a mapping")]
     network: Network = Network()
@@ -127,7 +130,7 @@ class Experiment(Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
     seeds: Annotated[tuple[Seed, ...], Allowed("a count from 1 to 10000, or a list of seeds, all different")] = Field(
-        default=(0,), strict=False, min_length=1
+        default=(0,), strict=False, min_length=1, description="each trains by itself: its own weights, chip and noise"
     )
 
     @field_validator("seeds", mode="before")

@@ -23,15 +23,17 @@ from analogsim.config.yaml_tree import read_tree
 
 
 class SlurmSettings(Section):
-    jobs: Annotated[int, Le(10_000)] = Field(ge=1)
-    memory: Annotated[str, Allowed("an amount such as 4GB")] = Field(pattern=r"^[0-9]+ ?[kMGT]i?B$")
-    cores: Count = 1
-    queue: str | None = None
-    account: str | None = None
-    walltime: Annotated[str, Allowed('a time such as "04:00:00"')] = Field(
-        default="01:00:00", pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$"
+    jobs: Annotated[int, Le(10_000)] = Field(ge=1, description="at most so many at a time, each one worker")
+    memory: Annotated[str, Allowed("an amount such as 4GB")] = Field(
+        pattern=r"^[0-9]+ ?[kMGT]i?B$", description="of each job"
     )
-    directives: tuple[str, ...] = Field(default=(), strict=False)
+    cores: Count = Field(default=1, description="of each job")
+    queue: str | None = Field(default=None, description="the partition")
+    account: str | None = Field(default=None, description="that pays")
+    walltime: Annotated[str, Allowed('a time such as "04:00:00"')] = Field(
+        default="01:00:00", pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$", description="of each job"
+    )
+    directives: tuple[str, ...] = Field(default=(), strict=False, description="further #SBATCH lines")
 
 
 def load_slurm(path: str | Path) -> SlurmSettings:

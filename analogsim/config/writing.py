@@ -1,7 +1,7 @@
 """How a chip is written: ideally, with verification, or by pulses. Part of a chip file.
 
 Pulsed cells are in units of the weight range: w in [-1, 1], dw_min the mean step of one pulse at
-w = 0 (reference/devices.md §2; the models and numbers of aihwkit 4545f11 and MLP_NeuroSim V3.0).
+w = 0 (docs/laws.md; the models and numbers of aihwkit 4545f11 and MLP_NeuroSim V3.0).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class VerifyWrite(Section):
         default=0.0, description="a smaller change of the target leaves the cell as it is"
     )
     tolerance_uS: Positive | None = Field(default=None, description="accepted error; left out: the first try is kept")
-    max_tries: Count = 1
+    max_tries: Count = Field(default=1, description="of one write of a cell")
 
 
 class _PulsedCell(Section):
@@ -45,17 +45,17 @@ class _PulsedCell(Section):
         default=0.0, description="asymmetry: above 0 steps down are dw_min (1 - up_down), below 0 steps up so"
     )
     up_down_d2d: NonNegative = Field(default=0.0, description="its spread, opposite in the two directions")
-    w_max: Positive = 1.0
-    w_max_d2d: NonNegative = 0.0
-    w_min: Annotated[float, Field(lt=0)] = -1.0
-    w_min_d2d: NonNegative = 0.0
+    w_max: Positive = Field(default=1.0, description="mean upper bound of w")
+    w_max_d2d: NonNegative = Field(default=0.0, description="its relative spread from cell to cell")
+    w_min: Annotated[float, Field(lt=0)] = Field(default=-1.0, description="mean lower bound of w")
+    w_min_d2d: NonNegative = Field(default=0.0, description="its relative spread from cell to cell")
     write_noise: NonNegative = Field(default=0.0, description="spread of what is read about what is held, in dw_min")
     stuck: Share = Field(default=0.0, description="share of cells held at one random value")
     stuck_range: NonNegative | None = Field(
         default=None, description="the largest |w| of such a value; left out: anywhere between the cell's bounds"
     )
     lifetime_updates: Positive | None = Field(default=None, description="updates in which w leaks to 1/e")
-    lifetime_d2d: NonNegative = 0.0
+    lifetime_d2d: NonNegative = Field(default=0.0, description="its relative spread from cell to cell")
 
 
 class _SlopedCell(_PulsedCell):
@@ -76,8 +76,8 @@ class LinearPulses(_SlopedCell):
     model: Literal["linear"]
     gamma_up: NonNegative = Field(description="share by which a step up is smaller at w_max than at 0")
     gamma_down: NonNegative = Field(description="share by which a step down is smaller at w_min than at 0")
-    gamma_up_d2d: NonNegative = 0.0
-    gamma_down_d2d: NonNegative = 0.0
+    gamma_up_d2d: NonNegative = Field(default=0.0, description="spread of gamma_up from cell to cell")
+    gamma_down_d2d: NonNegative = Field(default=0.0, description="spread of gamma_down from cell to cell")
 
 
 class SoftBoundsPulses(_SlopedCell):
@@ -96,7 +96,7 @@ class ExponentialPulses(_PulsedCell):
     model: Literal["exponential"]
     a_up: float = Field(description="A_up")
     a_down: float = Field(description="A_down")
-    gamma: Positive
+    gamma: Positive = Field(description="γ")
     a: float = Field(description="a, the slope of z")
     b: float = Field(description="b, the offset of z")
 
@@ -105,7 +105,7 @@ class NeuroSimPulses(Section):
     """G_LTP = B (1 - e^(-P/A)) + G_min over P = 0 .. states - 1, and its mirror for LTD."""
 
     model: Literal["neurosim"]
-    states: Annotated[int, Field(ge=2)]
+    states: Annotated[int, Field(ge=2)] = Field(description="levels from end to end")
     nonlinearity_up: Nonlinearity = Field(description="above 0: steps up shrink upwards")
     nonlinearity_down: Nonlinearity = Field(description="below 0: steps down shrink downwards, as NeuroSim signs it")
     c2c: NonNegative = Field(default=0.0, description="spread of a step, as a share of the full range")
@@ -121,7 +121,7 @@ class PulsedWrite(Section):
     pulses; `optimizer: on_chip` sends pulse trains of at most `train_length` from the rule's factors."""
 
     mode: Literal["pulsed"]
-    cell: PulsedCell
+    cell: PulsedCell = Field(description="how a cell answers to a pulse")
     train_length: Count = Field(default=31, description="most pulses one input or error sends an update")
     max_pulses: Count = Field(default=100, description="most pulses a cell gets a dense update")
 
@@ -133,11 +133,11 @@ class Costs(Section):
     """What one event costs; energy_J and latency_s columns appear where any is given."""
 
     read_J: NonNegative = Field(default=0.0, description="one vector through one tile, converters apart")
-    read_s: NonNegative = 0.0
+    read_s: NonNegative = Field(default=0.0, description="its time")
     conversion_J: NonNegative = Field(default=0.0, description="one DAC or ADC conversion")
-    conversion_s: NonNegative = 0.0
+    conversion_s: NonNegative = Field(default=0.0, description="its time")
     pulse_J: NonNegative = Field(default=0.0, description="one pulse on, or one programming try of, one cell")
-    pulse_s: NonNegative = 0.0
+    pulse_s: NonNegative = Field(default=0.0, description="its time")
 
 
 class Faults(Section):

@@ -15,7 +15,7 @@ Bit-serial inputs: an input's code k, |k| ≤ m, goes in as slices of β bits, l
     k = Σ_s 2^(βs) k_s ,   k_s = sign(k) (⌊|k| / 2^(βs)⌋ mod 2^β) ,   s = 0 … ⌈(b-1)/β⌉ - 1
 
 and the outputs add with the same weights (`slice_weights`), before the ADC or after it.
-Source: reference/devices.md §3 (the convention of aihwkit) and §4.
+Source: the convention of aihwkit (docs/laws.md).
 """
 
 from __future__ import annotations

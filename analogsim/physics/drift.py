@@ -6,7 +6,7 @@
 
 ξ ~ N(0, 1) of every cell is passed in, the same at all times: a cell drifts along one curve, and the
 law over cells is exact at every t. Before t0 (power) and 1 s (log) G is as written: at 1 s the log
-law's s₀ ξ appears at once. Results are not clipped. Source: reference/devices.md §1.
+law's s₀ ξ appears at once. Results are not clipped. Source: aihwkit, CrossSim (docs/laws.md).
 
 Every law is called as DRIFT_LAWS[law](g, xi, t_s, **coefficients): g in µS as written (retention: the
 target, since its σ takes the place of the programming error), xi in the same shape, t_s the time

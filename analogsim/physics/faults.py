@@ -5,7 +5,7 @@
 
 independent over cells, drawn once when a chip is made (exact). The last maximum keeps every cell's
 range open: one drawn with less than a hundredth of the nominal range gets that hundredth.
-Source: reference/devices.md §2.
+Stuck cells as in Gong & Rasch, IEDM 2022.
 """
 
 from __future__ import annotations

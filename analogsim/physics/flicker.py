@@ -19,7 +19,7 @@ Two reads x1, x2:  cov(n1, n2) = ρ V (x1∘x2) ,  V = σ²  (exact for Gaussian
 with s a standard normal a cell, kept for all reads of a step, and the rest fresh, per output: exact for
 two reads a step; more reads in a step get ρ(τ) for every pair of them. From step to step s moves by
 AR(1), which has the right ρ one step apart and falls geometrically where 1/f noise falls as ln τ.
-Source: reference/devices.md §1 (aihwkit) and §4.
+Source: σ(G, t) as in aihwkit; ρ derived from it (docs/laws.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ probability q^n; q = 2 Φ(-T/σ) is one try's chance to miss. The number of trie
 P(k tries) = q^(k-1) (1 - q) for k < n, and n with what is left.   (exact: the tries are drawn)
 
 Clipping to what a cell can hold is the caller's, since every cell has a range of its own.
-Source of the laws σ(G): reference/devices.md §1.
+Source of the laws σ(G): the chip files name it.
 """
 
 from __future__ import annotations

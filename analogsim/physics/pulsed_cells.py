@@ -16,7 +16,7 @@ the mean ones. From cell to cell, ξ ~ N(0, 1) independent:
     b_max = |w_max (1 + w_max_d2d ξ)| ,   b_min = -|w_min (1 + w_min_d2d ξ)|
 
 so that up_down > 0 shortens the steps down, up_down < 0 those up. A stuck cell has both bounds at one
-value and no step. Source: the device models of aihwkit as its code has them (reference/devices.md §2),
+value and no step. Source: the device models of aihwkit as its code has them (docs/laws.md),
 and MLP+NeuroSim V3.0; there G(P) = B (1 - e^(-P/A)) + G_min over P = 0 .. states - 1 up and down, and
 w = 2 (G - G_min) / (G_max - G_min) - 1, so that one pulse up or down is linear in w as above.
 """

@@ -5,7 +5,7 @@
 
 so one further product replaces a noise matrix per vector; with σ constant over the cells,
 V x² = σ² ‖x‖² and there is no product at all. In a differential pair V = V⁺ + V⁻, the idle
-leg's σ²(G_min) included. Source: reference/devices.md §1 and §4; laws as in aihwkit and CrossSim.
+leg's σ²(G_min) included. Laws as in aihwkit and CrossSim (docs/laws.md).
 
 The same laws give the σ of a programming error and the amplitude of a two-state cell. G and σ are
 in µS throughout; a conductance below 0 counts as 0.

@@ -11,8 +11,8 @@ and its `cell_variance` is a²: it adds to the white read noise's.
 A node:   v_k = mean + s_k a ,   s_k = ±1 ,   P(s_k ≠ s_{k-1}) = p
 
 the two-state chain itself (exact), sample after sample: cor(v_i, v_{i+k}) = (1 - 2p)^k, and states
-last a geometric number of samples, 1/p on average. Source: reference/devices.md §2 and §4
-(stochastic magnetic tunnel junction, arXiv 2412.12783: p = 0.0809).
+last a geometric number of samples, 1/p on average. Source of the node's:
+stochastic magnetic tunnel junctions, arXiv 2412.12783 (p = 0.0809).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the models differ. A pulse is clipped at the cell's own bounds before the next o
 leaks, w <- w (1 - 1/lifetime); what is read is w + write_noise dw_min ξ, ξ drawn once a write.
 
 Exact pulse by pulse, but for the order of a cell's pulses within one update: they come as up, down, up,
-down, …, the rest of the longer count last. Source: the update models of aihwkit (reference/devices.md §2).
+down, …, the rest of the longer count last. Source: the update models of aihwkit (docs/laws.md).
 """
 
 from __future__ import annotations
