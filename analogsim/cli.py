@@ -55,7 +55,7 @@ def train(
     settings: SetOption = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder; runs/NAME if left out.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run folder.")] = None,
-    backend: Annotated[str | None, typer.Option(help="auto, numpy, numba or torch.")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, numpy, numba, torch or triton.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     seed: SeedOption = None,
     log: LogOption = None,
@@ -169,7 +169,7 @@ def evaluate(
     repeats: Annotated[int, typer.Option(min=1, help="Programming draws, each another such chip.")] = 5,
     variant: Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Of the run; all.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="RUN/evaluations/CHIP if left out.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, numpy, numba, torch or triton.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Read trained networks on another chip, over time and programming draws: a table, a CSV, a picture."""
@@ -211,7 +211,7 @@ def sweep(
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS|FILE", help="A running dask cluster, or a Slurm file.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, numpy, numba or torch.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, numpy, numba, torch or triton.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
     log: LogOption = None,

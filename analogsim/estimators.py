@@ -83,7 +83,7 @@ class _AnalogEstimator(BaseEstimator):
         validation_fraction: of the rows given to `fit`, held out and scored in `history_`; 0: none.
         random_state: whole number, RandomState or None: the seed of chip, weights, learner and order.
             The same number gives the same estimator and the same predictions, noise included.
-        backend, device: auto, numpy, numba or torch; cpu or cuda.
+        backend, device: auto, numpy, numba, torch or triton; cpu or cuda.
         """
         self.chip = chip
         self.rule = rule

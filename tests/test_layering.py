@@ -40,6 +40,7 @@ SIBLINGS = """atomic: errors
     physics.drift: physics.flicker physics.read_noise
     physics.update: physics.pulsed_cells
     backends.numba: backends.torch
+    backends.triton: backends.torch
     chip.cells: chip.grid chip.leg
     chip.chip: chip.clock chip.crossbar chip.ledger chip.passes
     chip.crossbar: chip.cells chip.clock chip.drive chip.grid chip.ledger chip.node_source chip.pulsed_cells chip.tile

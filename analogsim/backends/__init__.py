@@ -1,16 +1,20 @@
 """Backends: a handful of kernel-sized functions each, no state; every one passes the same suite.
 
-| name  | products          | noise and converters        | runs on   |
-|-------|-------------------|-----------------------------|-----------|
-| numpy | NumPy, float64    | NumPy                       | CPU       |
-| numba | torch (BLAS)      | one fused Numba pass        | CPU       |
-| torch | torch             | torch operations            | CPU, CUDA |
+| name   | products          | noise and converters        | runs on   |
+|--------|-------------------|-----------------------------|-----------|
+| numpy  | NumPy, float64    | NumPy                       | CPU       |
+| numba  | torch (BLAS)      | one fused Numba pass        | CPU       |
+| torch  | torch             | torch operations            | CPU, CUDA |
+| triton | torch             | one fused Triton kernel     | CUDA      |
 
-All draw the same noise bit for bit (streams.py). `auto` is numba on the CPU, torch on a GPU.
+All draw the same noise bit for bit (streams.py). `auto` is numba on the CPU; on a GPU triton where it is
+installed (torch for Linux brings it along), else torch.
 """
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from analogsim.errors import ArgumentError
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from analogsim.streams import Address, Stream
 
 NAMES = ("numpy", "numba", "torch")
+ON_GPU = ("torch", "triton")
 
 
 class Backend(Protocol):
@@ -69,15 +74,26 @@ def get_backend(name: str = "auto", device: str | torch.device = "cpu") -> Backe
     """The backend of that name. Raises ArgumentError for an unknown name or an unfit device."""
     kind = str(device).split(":")[0]
     if name == "auto":
-        name = "numba" if kind == "cpu" else "torch"
-    if name not in NAMES:
-        raise ArgumentError("backend", name, f"auto, {', '.join(NAMES)}")
-    if kind != "cpu" and name != "torch":
-        raise ArgumentError("backend", name, f"torch on device {device}")
+        name = "numba" if kind == "cpu" else "triton" if find_spec("triton") else "torch"
+    if name not in (*NAMES, *ON_GPU):
+        raise ArgumentError("backend", name, f"auto, {', '.join(NAMES)}; and triton on a GPU")
+    if kind != "cpu" and name not in ON_GPU:
+        raise ArgumentError("backend", name, f"torch on device {device}, or triton")
+    if name == "triton" and (find_spec("triton") is None or (kind == "cpu" and not interpreted())):
+        raise ArgumentError(
+            "backend", name, f"auto, {', '.join(NAMES)}: triton needs a GPU and the package of that name"
+        )
     if name == "numpy":
         from analogsim.backends.reference import NumpyBackend as chosen
     elif name == "numba":
         from analogsim.backends.numba import NumbaBackend as chosen
+    elif name == "triton":
+        from analogsim.backends.triton import TritonBackend as chosen
     else:
         from analogsim.backends.torch import TorchBackend as chosen
     return chosen()
+
+
+def interpreted() -> bool:
+    """Triton is told to run its kernels on the CPU, as for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"

@@ -31,7 +31,7 @@ class SimulatedChip:
     """A network on a chip.
 
     description: what the chip is like. network, weights: what is programmed into it; biases
-    start at 0. stream: the chip's own randomness. backend: auto, numpy, numba or torch. batch: samples a
+    start at 0. stream: the chip's own randomness. backend: auto, numpy, numba, torch or triton. batch: samples a
     pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`). share: where the rows
     of every pass stand in a batch that other processes have parts of; None: a pass is all there is.
     """

@@ -41,7 +41,7 @@ class Crossbar:
     """A weight matrix on the cells of a chip.
 
     weight: (out, in), torch or NumPy; kept as float32. chip: `analogsim.load_chip(NAME)`.
-    seed: of the hidden noise. backend: auto, numpy, numba or torch; all give the same noise.
+    seed: of the hidden noise. backend: auto, numpy, numba, torch or triton; all give the same noise.
 
     >>> crossbar = Crossbar(weight, chip=load_chip("crossbar-generic"), seed=0)
     >>> y = crossbar.read(x)        # (batch, in) -> (batch, out), new noise at every call

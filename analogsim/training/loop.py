@@ -31,6 +31,7 @@ from analogsim.training.distributed import ALONE, Team
 from analogsim.training.optimizer import Optimizer
 
 DIVERGED = 10.0  # times the untrained loss
+LOOK_EVERY = 50  # steps between two looks at a GPU's losses; a look waits for all that is queued there
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Trainer:
     angle: bool = False
     team: Team = ALONE
     progress: Progress = field(default_factory=Progress)
+    _unread: Tensor | None = field(default=None, init=False, repr=False)  # (losses, hits) summed where the data lies
 
     def __post_init__(self) -> None:
         if isinstance(self.learner, Decorrelated):
@@ -93,16 +95,16 @@ class Trainer:
                 after_epoch()
             while progress.status == "running" and progress.epoch <= self.epochs:
                 order = torch.from_numpy(self.shuffle.permutation(len(self.data.x_train), progress.epoch))
+                order = order.to(self.data.x_train.device)
                 angle = None
                 while progress.batches < self.batches:
                     if self.team.any(stop()):
                         return
                     rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
                     last = progress.batches == self.batches - 1
-                    loss, angle = self._step(rows, with_angle=self.angle and last)
+                    angle = self._step(rows, with_angle=self.angle and last)
                     tick()
-                    mean = progress.loss_sum / progress.seen  # one odd sample is no divergence
-                    if not (math.isfinite(loss) and mean <= DIVERGED * progress.untrained_loss):
+                    if (last or self._looks(progress.batches)) and self._diverged():
                         progress.status = "diverged"
                         break
                     if not last:  # its angle is in no checkpoint; the epoch's own follows at once
@@ -115,7 +117,28 @@ class Trainer:
                     progress.status = "ok"
                 after_epoch()
 
-    def _step(self, rows: Tensor, with_angle: bool) -> tuple[float, float | None]:
+    def _looks(self, batches: int) -> bool:
+        """Whether the losses are looked at after that many batches of the epoch: where that costs nothing, always."""
+        alone_on_gpu = self.data.x_train.is_cuda and self.team.size == 1
+        return not alone_on_gpu or batches % LOOK_EVERY == 0
+
+    def _diverged(self) -> bool:
+        """Look at the losses of the steps since the last look. One odd sample is no divergence, a mean is."""
+        progress, loss = self.progress, self._look()
+        mean = progress.loss_sum / progress.seen
+        return not (math.isfinite(loss) and mean <= DIVERGED * progress.untrained_loss)
+
+    def _look(self) -> float:
+        """Take what the steps since the last look summed on the device into the record; their losses, summed."""
+        if self._unread is None:
+            return 0.0
+        loss, hits = self.team.sums(*self._unread.tolist())
+        self._unread = None
+        self.progress.loss_sum += loss
+        self.progress.correct += int(hits)
+        return loss
+
+    def _step(self, rows: Tensor, with_angle: bool) -> float | None:
         progress, team, whole = self.progress, self.team, len(rows)
         x, y = self.data.batch("train", rows[team.take(whole)])
         before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
@@ -125,7 +148,7 @@ class Trainer:
             raise ArgumentError("ask", probes, "one pass or more")
         passes = self._passes(x, y, probes)
         first, losses = next(passes)
-        hits, loss = oracle.correct(first.outputs, y), float(losses.detach().sum())
+        sums = torch.stack([losses.detach().sum().double(), oracle.hits(first.outputs, y).double()])
         passes = chain([(first, losses)], passes)
         del first, losses
         # Passes that fit in memory side by side are told as they are. More are told as iterators that
@@ -137,15 +160,13 @@ class Trainer:
                 gradient = self.learner.tell(*zip(*passes))
         team.count(self.chip.ledger, before)
         gradient = team.mean(gradient, self.optimizer.factored)
-        loss, hits = team.sums(loss, hits or 0)
+        self._unread = sums if self._unread is None else self._unread + sums
         angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         progress.step += 1
         progress.batches += 1
-        progress.loss_sum += loss
-        progress.correct += int(hits)
         progress.seen += whole
-        return loss / whole, angle
+        return angle
 
     def _passes(self, x: Tensor, y: Tensor, probes: Sequence[Probe]) -> Iterator[tuple[Activities, Tensor]]:
         chip = self.chip
@@ -226,6 +247,7 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """The whole state, its tensors by reference."""
+        self._look()
         tensors: dict[str, Tensor] = {}
         for part, state in self._parts().items():
             tensors |= {f"{part}/{name}": tensor for name, tensor in state.items()}

@@ -30,7 +30,12 @@ class Score:
 
 def correct(outputs: Tensor, targets: Tensor) -> int | None:
     """How many rows are classified right; None for targets that are no classes."""
-    return int((outputs.argmax(1) == targets).sum()) if targets.ndim == 1 else None
+    return int(hits(outputs, targets)) if targets.ndim == 1 else None
+
+
+def hits(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The same where the outputs lie; 0 for targets that are no classes."""
+    return (outputs.argmax(1) == targets).sum() if targets.ndim == 1 else outputs.new_zeros(())
 
 
 def evaluate(chip: Chip, batch: Callable[[slice], tuple[Tensor, Tensor]], rows: int, loss: Loss) -> Score:

@@ -1,5 +1,6 @@
-"""The one suite every backend passes: numpy, numba and torch give the same noise bit for bit.
+"""The one suite every backend passes: numpy, numba, torch and triton give the same noise bit for bit.
 
+Triton runs in its interpreter here (conftest.py); what the compiler makes of it is in test_gpu.py.
 Bits are compared as int32, so that -0 and 0, and one NaN and another, count as different.
 """
 
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numba
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim
-from analogsim.backends import NAMES, get_backend
+from analogsim.backends import NAMES, get_backend, interpreted
 from analogsim.errors import ArgumentError
 from analogsim.streams import Address, Stream
 
@@ -28,7 +30,14 @@ ALPHA = 1e-6
 CPU = torch.device("cpu")
 STREAM = Stream.from_seed(21).child("read noise", 0)
 PASS = Address(3, 1)
-every_backend = pytest.mark.parametrize("backend", [get_backend(name) for name in NAMES], ids=NAMES)
+BACKENDS = [pytest.param(get_backend(name), id=name) for name in NAMES]
+if find_spec("triton") and interpreted():
+    BACKENDS.append(pytest.param(get_backend("triton"), id="triton"))
+    sys.modules["analogsim.backends.triton"].SIZE = 4096  # the interpreter takes as long for many lanes as for few
+else:
+    reason = "runs on a GPU here" if find_spec("triton") else "triton is not installed"
+    BACKENDS.append(pytest.param(None, id="triton", marks=pytest.mark.skip(reason=f"Triton's interpreter: {reason}")))
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def assert_same_bits(left, right):
@@ -200,9 +209,9 @@ def check_standard_deviation(residuals, sigma):
 
 def residuals(backend, sigma, variance):
     """4·10^5 draws of the output stage's noise at one sigma and variance, y being 2."""
-    y = torch.full((400, 10, 100), 2.0)
+    y = torch.full((40, 100, 100), 2.0)
     with threads(1):  # torch's many small operations crawl where they wait for a busy core
-        return stage(backend, y, torch.full((400, 10), sigma), torch.full_like(y, variance)) - 2
+        return stage(backend, y, torch.full((40, 100), sigma), torch.full_like(y, variance)) - 2
 
 
 @every_backend
@@ -346,9 +355,15 @@ def test_the_kernels_are_cached(other_process):
 # Choosing a backend
 
 
-@pytest.mark.parametrize(("name", "device", "chosen"), [("auto", "cpu", "numba"), ("auto", "cuda:1", "torch")])
-def test_auto_is_numba_on_the_cpu_and_torch_elsewhere(name, device, chosen):
-    assert get_backend(name, device).name == chosen
+def test_auto_is_numba_on_the_cpu_and_triton_elsewhere_where_it_is():
+    assert get_backend("auto", "cpu").name == "numba"
+    assert get_backend("auto", "cuda:1").name == ("triton" if find_spec("triton") else "torch")
+
+
+def test_triton_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ArgumentError, match=r"^backend: 'triton' is not allowed; allowed: auto, .* needs a GPU and"):
+        get_backend("triton", "cpu")
 
 
 @every_backend
@@ -362,9 +377,9 @@ def test_unknown_and_unfit_backends_are_refused(name, device):
         get_backend(name, device)
 
 
-@pytest.mark.parametrize("backend", NAMES)
+@every_backend
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (3, 7), (0, 4), (10, 65), (5, 128)])
 def test_uniforms_are_those_of_the_stream_bit_for_bit(backend, rows, outputs):
     stream, address = Stream.from_seed(3).child("u"), Address(1, 2, 5)
-    u = get_backend(backend).uniform(stream, address, rows, outputs, torch.device("cpu"))
+    u = backend.uniform(stream, address, rows, outputs, torch.device("cpu"))
     assert torch.equal(u, torch.from_numpy(stream.uniform(address, rows, outputs)))

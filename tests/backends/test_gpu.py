@@ -1,0 +1,123 @@
+"""What a GPU would run: noise bit for bit as on the CPU, and no instruction that could round otherwise.
+
+The first needs a GPU. The second compiles the Triton kernels for one, which needs none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import analogsim
+from analogsim.backends import get_backend, interpreted
+from analogsim.streams import Address, Stream
+
+STREAM = Stream.from_seed(5).child("a chip's")
+PASS = Address(2**31 + 3, 2**32 - 1, 2**32 - 7)
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+each = pytest.mark.parametrize("name", ["torch", pytest.param("triton", marks=triton)])
+
+
+def same_bits(found, expected):
+    return torch.equal(found.cpu().view(torch.int32), torch.as_tensor(expected).view(torch.int32))
+
+
+@cuda
+@each
+@pytest.mark.parametrize("outputs", [1, 64, 1000, 5000])
+def test_noise_on_a_gpu_is_the_cpus_bit_for_bit(name, outputs):
+    backend, device = get_backend(name, "cuda"), torch.device("cuda")
+    rows = 1_000_000 // outputs
+    assert same_bits(backend.normal(STREAM, PASS, rows, outputs, device), STREAM.normal(PASS, rows, outputs))
+    assert same_bits(backend.uniform(STREAM, PASS, rows, outputs, device), STREAM.uniform(PASS, rows, outputs))
+
+
+@cuda
+@each
+@pytest.mark.parametrize("noise", [(True, False), (True, True), (False, True), (False, False)])
+def test_the_output_stage_on_a_gpu_is_the_cpus_bit_for_bit(name, noise):
+    generator = torch.Generator().manual_seed(0)
+    y, variance = torch.randn(2, 300, 7, 250, generator=generator).abs()
+    sigma, lsb = torch.rand(2, 300, 7, generator=generator) + 0.1
+    given = (sigma if noise[0] else None, variance if noise[1] else None, lsb)
+    expected = get_backend("torch").output_stage(y.clone(), STREAM, PASS, *given, 7)
+    there = [None if tensor is None else tensor.cuda() for tensor in given]
+    assert same_bits(get_backend(name, "cuda").output_stage(y.cuda(), STREAM, PASS, *there, 7), expected)
+
+
+@triton
+@pytest.mark.skipif(not interpreted(), reason="Triton compiles here, and the tests above run what it makes")
+@pytest.mark.parametrize("lanes", [16, 64, 1024])
+def test_how_a_row_is_shared_out_changes_no_bit(monkeypatch, lanes):
+    backend = get_backend("triton")
+    monkeypatch.setattr(sys.modules["analogsim.backends.triton"], "SIZE", lanes)
+    z = backend.normal(STREAM, PASS, 3, 700, torch.device("cpu"))
+    assert same_bits(z, STREAM.normal(PASS, 3, 700))
+    y, sigma = torch.ones(3, 7, 100), torch.full((3, 7), 0.5)
+    assert same_bits(backend.output_stage(y.clone(), STREAM, PASS, sigma, None, None, 0), 1 + 0.5 * z.view(3, 7, 100))
+
+
+# --- compiled for a GPU that need not be there -----------------------------------------------------
+
+COMPILE = """
+import json, re, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from analogsim.backends import triton as file
+
+POINTERS = {name: "*fp32" for name in ("out", "y", "sigma", "variance", "lsb")}
+NUMBERS = {"levels": "fp32", "seed": "i64"}
+
+
+def instructions(kernel, constants, options):
+    names = kernel.arg_names
+    types = {n: "constexpr" if n in constants else (POINTERS | NUMBERS).get(n, "i32") for n in names}
+    source = ASTSource(kernel, types, {(names.index(n),): value for n, value in constants.items()})
+    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    return sorted(set(re.findall(r"\\b[a-z]+(?:\\.[a-zA-Z0-9]+)*\\.f32\\b", ptx)))
+
+
+full = {"HAS_SIGMA": True, "HAS_VARIANCE": True, "HAS_LSB": True, "SIZE": file.SIZE}
+size = {"SIZE": file.SIZE}
+kernels = {"normal": (file._normal, size), "uniform": (file._uniform, size), "stage": (file._output_stage, full)}
+found = {name: instructions(*kernel, file.EXACT) for name, kernel in kernels.items()}
+found["fused"] = instructions(*kernels["stage"], {**file.EXACT, "enable_fp_fusion": True})
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The float32 instructions of every kernel, compiled for an H100 (sm_90) in a process that does not interpret."""
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    paths = {"PYTHONPATH": str(Path(analogsim.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=kept | paths, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def inexact(instructions):
+    """Those that may round otherwise than IEEE: fused, approximate, flushing, or left to the assembler to fuse."""
+    exact = ("add.rn.f32", "sub.rn.f32", "mul.rn.f32", "div.rn.f32", "sqrt.rn.f32", "min.NaN.f32", "abs.f32", "mov.f32")
+    conversions = ("cvt.rn.f32",)
+    plain = ("selp.f32", "setp")
+    return [one for one in instructions if not one.startswith((*exact, *conversions, *plain))]
+
+
+@triton
+@pytest.mark.parametrize("kernel", ["normal", "uniform", "stage"])
+def test_no_instruction_of_a_kernel_rounds_otherwise(compiled, kernel):
+    assert "mul.rn.f32" in compiled[kernel]
+    assert inexact(compiled[kernel]) == []
+
+
+@triton
+def test_the_instruction_test_catches_fused_operations(compiled):
+    assert "fma.rn.f32" in inexact(compiled["fused"])
