@@ -33,9 +33,12 @@ HALF, ONE, MINUS_TWO = np.float32(0.5), np.float32(1), np.float32(-2)
 M0, M1 = np.uint64(streams.M0), np.uint64(streams.M1)
 W0, W1 = np.uint32(streams.W0), np.uint32(streams.W1)
 SQRT_HALF_BITS = np.int32(streams.SQRT_HALF_BITS)
-HIGH, EIGHT, LAST_BIT = np.uint64(32), np.uint32(8), np.float32(2**-24)
+HIGH, LOW, EIGHT, LAST_BIT = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint32(8), np.float32(2**-24)
+EIGHTH, QUARTER, SIGN = np.uint32(1 << 29), np.uint32(1 << 30), np.uint32(1 << 31)  # of a turn; a float's sign
+IN_QUADRANT = np.uint32(QUARTER - 1)
 
 inlined: Any = numba.njit(inline="always", error_model="numpy")
+compiled_once: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 def _bitcast(to: Any, source: Any) -> Any:
@@ -53,15 +56,8 @@ as_int32, as_float32 = _bitcast(types.int32, types.float32), _bitcast(types.floa
 
 
 @inlined
-def _philox_round(c0, c1, c2, c3, k0, k1):
-    p0, p1 = uint64(c0) * M0, uint64(c2) * M1
-    # Numba widens integers to 64 bits: every result is cast back to 32.
-    return uint32(uint32(p1 >> HIGH) ^ c1 ^ k0), uint32(p1), uint32(uint32(p0 >> HIGH) ^ c3 ^ k1), uint32(p0)
-
-
-@inlined
 def _normal_pair(first, second):
-    """`streams.normal_pair`, operation by operation."""
+    """`streams.normal_pair`, bit by bit; quadrant and signs are taken where they stand in the word."""
     bits = as_int32(float32(uint32(first | uint32(1))))
     exponent = int32(int32(bits - SQRT_HALF_BITS) >> int32(23))
     t = as_float32(int32(bits - int32(exponent << int32(23)))) - ONE
@@ -78,30 +74,30 @@ def _normal_pair(first, second):
     log_u = (t + (t * t2 * p - HALF * t2)) + float32(int32(exponent - int32(32))) * LN2
     radius = np.sqrt(MINUS_TWO * log_u)
 
-    quadrant = uint32(uint32(second + uint32(0x20000000)) >> uint32(30))
-    angle = float32(int32(uint32(second - uint32(quadrant << uint32(30))))) * ANGLE
+    turned = uint32(second + EIGHTH)  # the quadrant in the two highest bits
+    angle = float32(int32(int32(turned & IN_QUADRANT) - int32(EIGHTH))) * ANGLE
     z = angle * angle
     s = ((S0 * z + S1) * z + S2) * z * angle + angle
     c = ((C0 * z + C1) * z + C2) * (z * z) - HALF * z + ONE
-    odd = (quadrant & uint32(1)) != uint32(0)
-    cosine = s if odd else c
-    sine = c if odd else s
-    cosine = -cosine if (uint32(quadrant + uint32(1)) & uint32(2)) != uint32(0) else cosine
-    sine = -sine if (quadrant & uint32(2)) != uint32(0) else sine
-    return radius * cosine, radius * sine
+    odd = uint32(turned & QUARTER) != uint32(0)
+    cosine = as_int32(s if odd else c) ^ int32(uint32(turned + QUARTER) & SIGN)
+    sine = as_int32(c if odd else s) ^ int32(turned & SIGN)
+    return radius * as_float32(int32(cosine)), radius * as_float32(int32(sine))
 
 
 @inlined
 def _words(counter, sample, step, pass_index, key0, key1):
-    c0, c1, c2, c3 = counter, sample, step, pass_index
+    """`streams.philox`. Words stay in 64 bits, whatever is above the lower 32: a vector multiplies only these."""
+    c0, c1, c2, c3 = uint64(counter), uint64(sample), uint64(step), uint64(pass_index)
     k0, k1 = key0, key1
     for _ in range(streams.ROUNDS):
-        c0, c1, c2, c3 = _philox_round(c0, c1, c2, c3, k0, k1)
+        p0, p1 = (c0 & LOW) * M0, (c2 & LOW) * M1
+        c0, c1, c2, c3 = (p1 >> HIGH) ^ c1 ^ uint64(k0), p1, (p0 >> HIGH) ^ c3 ^ uint64(k1), p0
         k0, k1 = uint32(k0 + W0), uint32(k1 + W1)
-    return c0, c1, c2, c3
+    return uint32(c0), uint32(c1), uint32(c2), uint32(c3)
 
 
-@inlined
+@compiled_once
 def _normal_row(z, sample, step, pass_index, key0, key1):
     """Fill z, a whole number of blocks long, with the normals of one sample."""
     for block in range(len(z) // BLOCK):
@@ -111,6 +107,40 @@ def _normal_row(z, sample, step, pass_index, key0, key1):
             z2, z3 = _normal_pair(c2, c3)
             at = block * BLOCK + lane
             z[at], z[at + LANES], z[at + 2 * LANES], z[at + 3 * LANES] = z0, z1, z2, z3
+
+
+@compiled_once
+def _uniform_row(u, sample, step, pass_index, key0, key1):
+    """Fill u, a whole number of blocks long, with the uniforms of one sample."""
+    for block in range(len(u) // BLOCK):
+        for lane in range(LANES):
+            w0, w1, w2, w3 = _words(uint32(block * LANES + lane), sample, step, pass_index, key0, key1)
+            at = block * BLOCK + lane
+            u[at] = float32(int32(w0 >> EIGHT)) * LAST_BIT
+            u[at + LANES] = float32(int32(w1 >> EIGHT)) * LAST_BIT
+            u[at + 2 * LANES] = float32(int32(w2 >> EIGHT)) * LAST_BIT
+            u[at + 3 * LANES] = float32(int32(w3 >> EIGHT)) * LAST_BIT
+
+
+@compiled_once
+def _output_row(row, y, z, sigma, variance, lsb, levels):
+    """The output stage of one sample, from its normals z."""
+    for position in range(y.shape[1]):
+        out = y[row, position]
+        units = len(out)
+        noise = z[position * units : (position + 1) * units]  # z[at + j], signed, would be gathered
+        std = sigma[row, position] if sigma.size > 0 else float32(0)
+        if variance.size > 0:
+            v = variance[row, position]
+            for j in range(units):
+                out[j] += np.sqrt(std * std + v[j]) * noise[j]
+        elif sigma.size > 0:
+            for j in range(units):
+                out[j] += std * noise[j]
+        if lsb.size > 0:
+            size = lsb[row, position]
+            for j in range(units):
+                out[j] = min(max(np.rint(out[j] / size), -levels), levels) * size
 
 
 def _parallel(function: Any) -> Any:
@@ -136,15 +166,7 @@ def _uniform(out, threads, first_sample, step, pass_index, key0, key1):
     for thread in prange(threads):
         u = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
         for row in range(thread * share, min(rows, (thread + 1) * share)):
-            sample = uint32(first_sample + uint64(row))
-            for block in range(len(u) // BLOCK):
-                for lane in range(LANES):
-                    w0, w1, w2, w3 = _words(uint32(block * LANES + lane), sample, step, pass_index, key0, key1)
-                    at = block * BLOCK + lane
-                    u[at] = float32(int32(w0 >> EIGHT)) * LAST_BIT
-                    u[at + LANES] = float32(int32(w1 >> EIGHT)) * LAST_BIT
-                    u[at + 2 * LANES] = float32(int32(w2 >> EIGHT)) * LAST_BIT
-                    u[at + 3 * LANES] = float32(int32(w3 >> EIGHT)) * LAST_BIT
+            _uniform_row(u, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
             for j in range(outputs):
                 out[row, j] = u[j]
 
@@ -160,21 +182,7 @@ def _output_stage(y, sigma, variance, lsb, levels, threads, first_sample, step, 
         for row in range(thread * share, min(rows, (thread + 1) * share)):
             if noisy:
                 _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
-            for position in range(positions):
-                out = y[row, position]
-                at = position * units
-                std = sigma[row, position] if sigma.size > 0 else float32(0)
-                if variance.size > 0:
-                    v = variance[row, position]
-                    for j in range(units):
-                        out[j] += np.sqrt(std * std + v[j]) * z[at + j]
-                elif noisy:
-                    for j in range(units):
-                        out[j] += std * z[at + j]
-                if lsb.size > 0:
-                    size = lsb[row, position]
-                    for j in range(units):
-                        out[j] = min(max(np.rint(out[j] / size), -levels), levels) * size
+            _output_row(row, y, z, sigma, variance, lsb, levels)
 
 
 def _tail(stream: Stream, address: Address) -> tuple[Any, ...]:
