@@ -59,7 +59,7 @@ class Crossbar:
         weight = _as_tensor(weight).to(torch.float32, copy=True)
         if weight.ndim != 2 or 0 in weight.shape:
             raise ArgumentError("weight", f"shape {tuple(weight.shape)}", "a matrix (out, in), neither 0")
-        if not bool(torch.isfinite(weight).all()):
+        if not _finite(weight):
             raise ArgumentError("weight", "NaN or infinity", "finite numbers")
         self.description = chip
         self.backend = get_backend(backend, weight.device) if isinstance(backend, str) else backend
@@ -170,7 +170,7 @@ class Crossbar:
         vectors = _as_tensor(x).to(self.weight.device, torch.float32)
         if vectors.ndim not in (2, 3) or vectors.shape[-1] != self.weight.shape[1]:
             raise ArgumentError("x", f"shape {tuple(vectors.shape)}", f"(batch, {self.weight.shape[1]})")
-        if not bool(torch.isfinite(vectors.sum(dtype=torch.float64))):
+        if not _finite(vectors):
             raise ArgumentError("x", "NaN or infinity", "finite numbers")
         if step is None:
             step, self._next_step = self._next_step, self._next_step + 1
@@ -361,3 +361,8 @@ class Crossbar:
 def _as_tensor(array: Tensor | np.ndarray) -> Tensor:
     """The same numbers outside any graph; NumPy strides may be negative, torch's may not."""
     return torch.as_tensor(np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array).detach()
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; only where large entries overflow the sum need they be gone through."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())

@@ -30,7 +30,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from scipy.optimize import root_scalar
 from torch import Tensor
 
 from analogsim.errors import ArgumentError
@@ -278,6 +277,8 @@ def neurosim_a(nonlinearity: float) -> float:
     """
     if not 0 < abs(nonlinearity) <= LARGEST_NONLINEARITY:
         raise ArgumentError("nonlinearity", nonlinearity, f"a number within ±{LARGEST_NONLINEARITY}, not 0")
+
+    from scipy.optimize import root_scalar  # a third of a second of every start, and few chips need it
 
     def distance(rate: float) -> float:  # of the curve with A = 1 / rate
         drop = -math.expm1(-rate)

@@ -1,9 +1,10 @@
 """The digital optimiser between learner and chip: gradients in, amounts to subtract out.
 
-    W <- W - η · optimizer(ΔW)          (Adam or SGD, torch.optim)
+    W <- W - η · optimizer(ΔW)          (Adam or SGD, the functions of torch.optim)
 
-torch.optim moves parameters that start at 0 every step, so what they become is the change
-itself and no copy of the weights is needed; a rule that keeps one (BP) has it kept in step.
+They move parameters that start at 0 every step, so what these become is the change itself and no
+copy of the weights is needed; a rule that keeps one (BP) has it kept in step. The functions rather
+than the classes, since to make one of these imports all of torch's compiler, a second of a start.
 `on_chip` leaves the weights' factors as the rule made them, times η, for the chip to send as pulses.
 """
 
@@ -12,9 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from analogsim.config.schema import OptimizerSettings
 from analogsim.contracts import Factors, WeightUpdate
@@ -39,17 +43,19 @@ class Optimizer:
         self._shadow, self._bound = shadow, bound
         self._changes = [*self._weights, *self._biases]
         self._gradients = [torch.zeros_like(change) for change in self._changes]
-        self._lr = settings.lr
-        self._torch: torch.optim.Optimizer | None = None
-        if settings.name == "on_chip":
-            return
-        # maximize: the change comes out as +η·(...), the amount to subtract.
-        if settings.name == "adam":
-            self._torch = torch.optim.Adam(
-                self._changes, settings.lr, settings.betas, settings.eps, maximize=True, fused=True
-            )
-        else:
-            self._torch = torch.optim.SGD(self._changes, settings.lr, settings.momentum, maximize=True)
+        self._settings = settings
+        self._forget()
+
+    def _forget(self) -> None:
+        """What Adam and SGD remember, as of the first step; None: nothing yet."""
+        name, changes = self._settings.name, self._changes
+        self._state: dict[str, list[Tensor | None]] = {}
+        if name == "adam":
+            self._state["step"] = [torch.zeros((), dtype=torch.float32, device=change.device) for change in changes]
+            self._state["exp_avg"] = [torch.zeros_like(change) for change in changes]
+            self._state["exp_avg_sq"] = [torch.zeros_like(change) for change in changes]
+        elif name == "sgd":
+            self._state["momentum_buffer"] = [None] * len(changes)
 
     @property
     def factored(self) -> bool:
@@ -58,18 +64,16 @@ class Optimizer:
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
-        if self._torch is None:
+        if self._settings.name == "on_chip":
             return self._on_chip(gradient)
-        for change in self._changes:
-            change.zero_()
         parts = [*(layer.weight for layer in gradient.layers), *(layer.bias for layer in gradient.layers)]
         for part, change, kept in zip(parts, self._changes, self._gradients, strict=True):
-            change.grad = None if part is None else kept  # torch.optim passes over what has no gradient
+            change.zero_()
             if isinstance(part, Factors):
                 torch.mm(part.errors.flatten(0, -2).T, part.inputs.flatten(0, -2), out=kept)
             elif part is not None:
                 kept.copy_(part)
-        self._torch.step()
+        self._move([index for index, part in enumerate(parts) if part is not None])
         self._keep_in_step(self._weights)
         return WeightUpdate(
             tuple(
@@ -82,16 +86,56 @@ class Optimizer:
             )
         )
 
+    def _move(self, moved: Sequence[int]) -> None:
+        """Turn zeros into changes, and remember; what has no gradient is passed over."""
+        settings = self._settings
+        changes, gradients = ([tensors[i] for i in moved] for tensors in (self._changes, self._gradients))
+        state: dict[str, list[Any]] = {name: [held[i] for i in moved] for name, held in self._state.items()}
+        # maximize: the change comes out as +η·(...), the amount to subtract.
+        if settings.name == "adam":
+            adam(
+                changes,
+                gradients,
+                state["exp_avg"],
+                state["exp_avg_sq"],
+                [],
+                state["step"],
+                fused=True,
+                amsgrad=False,
+                beta1=settings.betas[0],
+                beta2=settings.betas[1],
+                lr=settings.lr,
+                weight_decay=0.0,
+                eps=settings.eps,
+                maximize=True,
+            )
+            return
+        sgd(
+            changes,
+            gradients,
+            state["momentum_buffer"],
+            weight_decay=0.0,
+            momentum=settings.momentum,
+            lr=settings.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=True,
+        )
+        for index, buffer in zip(moved, state["momentum_buffer"]):
+            self._state["momentum_buffer"][index] = buffer
+
     def _on_chip(self, gradient: WeightUpdate) -> WeightUpdate:
         """η times the gradient, in the form the rule gave it."""
         layers = []
         for layer in gradient.layers:
             weight = layer.weight
             if isinstance(weight, Factors):
-                weight = Factors(weight.errors * self._lr, weight.inputs)
+                weight = Factors(weight.errors * self._settings.lr, weight.inputs)
             elif weight is not None:
-                weight = weight * self._lr
-            layers.append(replace(layer, weight=weight, bias=None if layer.bias is None else layer.bias * self._lr))
+                weight = weight * self._settings.lr
+            layers.append(
+                replace(layer, weight=weight, bias=None if layer.bias is None else layer.bias * self._settings.lr)
+            )
         if self._shadow:
             weights = (layer.weight for layer in layers)
             self._keep_in_step([w.dense() if isinstance(w, Factors) else w for w in weights])
@@ -106,22 +150,18 @@ class Optimizer:
                 copy.clamp_(-self._bound, self._bound)
 
     def state(self) -> dict[str, Tensor]:
-        """torch.optim's own tensors (Adam's moments and step, SGD's momentum), by reference."""
-        if self._torch is None:
-            return {}
-        per_parameter = self._torch.state_dict()["state"]
-        return {
-            f"{index}/{name}": value
-            for index, entries in per_parameter.items()
-            for name, value in entries.items()
-            if value is not None
-        }
+        """Adam's moments and step, SGD's momentum, by reference; named as torch.optim does."""
+        named = (
+            (f"{index}/{name}", held[index])
+            for index in range(len(self._changes))
+            for name, held in self._state.items()
+        )
+        return {key: tensor for key, tensor in named if tensor is not None}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        if self._torch is None:
-            return
-        entries: dict[int, dict[str, Tensor]] = {}
+        self._forget()
         for key, value in state.items():
             index, _, name = key.partition("/")
-            entries.setdefault(int(index), {})[name] = value.clone()  # torch.optim would adopt it
-        self._torch.load_state_dict({"state": entries, "param_groups": self._torch.state_dict()["param_groups"]})
+            if int(index) >= len(self._changes):
+                raise KeyError(key)
+            self._state[name][int(index)] = value.to(self._changes[int(index)].device, copy=True)

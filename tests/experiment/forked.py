@@ -21,8 +21,6 @@ from pathlib import Path
 
 import psutil
 import sklearn.model_selection  # noqa: F401
-import torch
-import torch._dynamo  # torch.optim imports it, and that takes a second
 
 import analogsim.backends.numba
 import analogsim.experiment.cluster
@@ -236,7 +234,6 @@ def _note_finished(path: Path, finished: dict[str, int], told: dict) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
-    torch.optim.Adam([torch.zeros(1)])
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
