@@ -156,12 +156,37 @@ def test_without_resistance_the_matrix_is_the_conductances(shape):
     np.testing.assert_allclose(exact(g, 1e-9), g, rtol=1e-9)
 
 
-def test_a_read_is_the_matrix_times_the_vector():
+def check_read(read, shape=(7, 7)):
+    """One vector, and several at once, as the dense solve has them."""
+    g = conductances(*shape)
+    solver, x = NodalSolver(g, 3.0), np.random.default_rng(2).normal(size=(4, shape[1]))
+    expected = x @ dense(g, 3.0).T
+    np.testing.assert_allclose(read(solver, x), expected, rtol=1e-9)
+    np.testing.assert_allclose(read(solver, x[0]), expected[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (5, 6), (7, 7), (1, 4)])
+def test_a_read_is_the_dense_solve(shape):
+    check_read(NodalSolver.read, shape)
+
+
+READ_BUGS = {
+    "wires: read the wrong way through": lambda solver, x: x @ solver.effective,
+    "wires: read without wires": lambda solver, x: x @ solver._g.T,
+}
+
+
+@pytest.mark.parametrize("bug", READ_BUGS)
+def test_the_read_test_catches(bug):
+    with pytest.raises(AssertionError):
+        check_read(READ_BUGS[bug])
+
+
+def test_what_cells_carry_arrives():
     g = conductances(6, 5)
     solver, x = NodalSolver(g, 3.0), np.random.default_rng(2).normal(size=5)
-    np.testing.assert_allclose(solver.read(x), solver.effective @ x, rtol=1e-10)
     u, v = solver.node_voltages(x)
-    np.testing.assert_allclose(((u - v) * g).sum(1), solver.read(x), rtol=1e-10)  # what cells carry arrives
+    np.testing.assert_allclose(((u - v) * g).sum(1), solver.read(x), rtol=1e-10)
 
 
 def test_many_right_hand_sides_in_parts():
@@ -170,7 +195,8 @@ def test_many_right_hand_sides_in_parts():
         g = conductances(*shape)
         solver = NodalSolver(g, 5.0)
         for j in (0, 31, 32, shape[1] - 1):
-            np.testing.assert_allclose(solver.effective[:, j], solver.read(np.eye(shape[1])[j]), rtol=1e-9)
+            sensed = solver.node_voltages(np.eye(shape[1])[j])[1][:, -1] / 5e-6
+            np.testing.assert_allclose(solver.effective[:, j], sensed, rtol=1e-9)
 
 
 def test_cells_that_do_not_conduct():

@@ -1,6 +1,8 @@
 """The digital optimiser: what it says to subtract is what torch.optim takes off real parameters."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -174,3 +176,21 @@ def test_a_part_left_out_is_left_alone(settings):
     assert torch.equal(update.layers[1].weight, full.layers[1].weight)
     assert torch.equal(update.layers[2].weight, full.layers[2].weight)
     assert torch.equal(update.layers[2].bias, full.layers[2].bias)
+
+
+def test_making_one_does_not_load_torchs_compiler():
+    """A second of every start: what torch.optim's classes import as they are made."""
+    code = (
+        "import sys; from analogsim.network import Network\n"
+        "from analogsim.config.schema import OptimizerSettings as S\n"
+        "from analogsim.training.optimizer import Optimizer\n"
+        "[Optimizer(S(name=name), Network.dense(5, (6, 4), 3)) for name in ('adam', 'sgd')]\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_state_of_more_layers_is_refused():
+    optimizer = Optimizer(SETTINGS["adam"], NETWORK)
+    with pytest.raises(KeyError, match="99/step"):
+        optimizer.load({"99/step": torch.zeros(())})
