@@ -2,19 +2,21 @@
 
 BLAS does the product. Strict floating point (no fastmath, so no fused multiply-add) keeps every
 bit equal to the NumPy reference, and the 16 lanes of a block vectorise. Rows are shared out over
-threads; a number depends on its address alone, so any thread count gives the same bits.
+threads; a number depends on its address alone, so any thread count gives the same bits. The threads
+are Python's, free of its lock inside a kernel: a second OpenMP beside torch's can crash on macOS, waits
+by spinning where cores are shared, and takes Numba a second more to compile.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba import float32, int32, prange, types, uint32, uint64
+from numba import float32, int32, types, uint32, uint64
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -22,9 +24,7 @@ from analogsim import streams
 from analogsim.backends.torch import TorchBackend
 from analogsim.streams import BLOCK, LANES, Address, Stream
 
-if sys.platform == "darwin" and "NUMBA_THREADING_LAYER" not in os.environ:
-    numba.config.THREADING_LAYER = "workqueue"  # a second OpenMP beside torch's can crash there
-
+LEAST = 1 << 15  # outputs a thread, some 40 µs of work: waking another takes 20
 P0, P1, P2, P3, P4, P5, P6, P7, P8 = streams.LOG_POLYNOMIAL
 S0, S1, S2 = streams.SIN_POLYNOMIAL
 C0, C1, C2 = streams.COS_POLYNOMIAL
@@ -143,52 +143,63 @@ def _output_row(row, y, z, sigma, variance, lsb, levels):
                 out[j] = min(max(np.rint(out[j] / size), -levels), levels) * size
 
 
-def _parallel(function: Any) -> Any:
-    return numba.njit(parallel=True, cache=True, nogil=True, error_model="numpy")(function)
+@compiled_once
+def _normal_rows(first, last, out, first_sample, step, pass_index, key0, key1):
+    outputs = out.shape[1]
+    z = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
+    for row in range(first, last):
+        _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
+        for j in range(outputs):
+            out[row, j] = z[j]
 
 
-@_parallel
-def _normal(out, threads, first_sample, step, pass_index, key0, key1):
-    rows, outputs = out.shape
-    share = -(-rows // threads)
-    for thread in prange(threads):
-        z = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
-        for row in range(thread * share, min(rows, (thread + 1) * share)):
-            _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
-            for j in range(outputs):
-                out[row, j] = z[j]
+@compiled_once
+def _uniform_rows(first, last, out, first_sample, step, pass_index, key0, key1):
+    outputs = out.shape[1]
+    u = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
+    for row in range(first, last):
+        _uniform_row(u, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
+        for j in range(outputs):
+            out[row, j] = u[j]
 
 
-@_parallel
-def _uniform(out, threads, first_sample, step, pass_index, key0, key1):
-    rows, outputs = out.shape
-    share = -(-rows // threads)
-    for thread in prange(threads):
-        u = np.empty(-(-outputs // BLOCK) * BLOCK, np.float32)
-        for row in range(thread * share, min(rows, (thread + 1) * share)):
-            _uniform_row(u, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
-            for j in range(outputs):
-                out[row, j] = u[j]
-
-
-@_parallel
-def _output_stage(y, sigma, variance, lsb, levels, threads, first_sample, step, pass_index, key0, key1):
+@compiled_once
+def _output_rows(first, last, y, sigma, variance, lsb, levels, first_sample, step, pass_index, key0, key1):
     """In place; an empty sigma, variance or lsb means there is none."""
-    rows, positions, units = y.shape
     noisy = sigma.size > 0 or variance.size > 0
-    share = -(-rows // threads)
-    for thread in prange(threads):
-        z = np.empty(-(-positions * units // BLOCK) * BLOCK if noisy else 0, np.float32)
-        for row in range(thread * share, min(rows, (thread + 1) * share)):
-            if noisy:
-                _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
-            _output_row(row, y, z, sigma, variance, lsb, levels)
+    z = np.empty(-(-y.shape[1] * y.shape[2] // BLOCK) * BLOCK if noisy else 0, np.float32)
+    for row in range(first, last):
+        if noisy:
+            _normal_row(z, uint32(first_sample + uint64(row)), step, pass_index, key0, key1)
+        _output_row(row, y, z, sigma, variance, lsb, levels)
+
+
+def _new_helpers() -> None:
+    """Threads beside the one that calls; they start when first needed, and do not outlive a fork."""
+    global _helpers
+    _helpers = ThreadPoolExecutor(os.cpu_count() or 1, "analogsim")
+
+
+_new_helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_helpers)
+
+
+def _share_out(kernel: Any, out: np.ndarray, *arguments: Any) -> None:
+    """kernel(first, last, out, *arguments) on all rows, over at most as many threads as torch has."""
+    rows = len(out)
+    threads = min(torch.get_num_threads(), out.size // LEAST)
+    share = -(-rows // threads) if threads > 1 else rows
+    parts = [(first, min(rows, first + share)) for first in range(share, rows, share)] if rows else []
+    others = [_helpers.submit(kernel, *part, out, *arguments) for part in parts]
+    kernel(0, share, out, *arguments)
+    for other in others:
+        other.result()
 
 
 def _tail(stream: Stream, address: Address) -> tuple[Any, ...]:
     key0, key1 = stream.key
     return (
-        numba.get_num_threads(),  # asked here: inside a kernel it would keep Numba from caching it
         np.uint64(address.first_sample),
         np.uint32(address.step),
         np.uint32(address.pass_index),
@@ -208,12 +219,12 @@ class NumbaBackend(TorchBackend):
 
     def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         out = torch.empty(rows, outputs, dtype=torch.float32, device="cpu")
-        _normal(out.numpy(), *_tail(stream, address))
+        _share_out(_normal_rows, out.numpy(), *_tail(stream, address))
         return out
 
     def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         out = torch.empty(rows, outputs, dtype=torch.float32, device="cpu")
-        _uniform(out.numpy(), *_tail(stream.of_uniforms, address))
+        _share_out(_uniform_rows, out.numpy(), *_tail(stream.of_uniforms, address))
         return out
 
     def output_stage(
@@ -229,7 +240,8 @@ class NumbaBackend(TorchBackend):
         if sigma is None and variance is None and lsb is None:
             return y
         y = y.contiguous()
-        _output_stage(
+        _share_out(
+            _output_rows,
             y.numpy(),
             _array(sigma, 2),
             _array(variance, 3),
