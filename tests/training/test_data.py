@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from analogsim.errors import DataError
 from analogsim.training.data import ARRAYS, OPENML, load_data
@@ -51,6 +52,14 @@ def test_digits_are_the_1797_scans_in_0_to_1():
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
     assert (x.min(), x.max()) == (0, 1)
     assert torch.equal(x * 16, (x * 16).round())
+
+
+def test_digits_are_scikit_learns_and_its_split():
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    data = load_data("digits")
+    for ours, theirs in zip((data.x_train, data.x_test, data.y_train, data.y_test), split, strict=True):
+        assert np.array_equal(ours.flatten(1) if ours.ndim == 3 else ours, theirs)
 
 
 def test_digits_are_split_alike_at_every_load_and_no_row_is_in_both():
