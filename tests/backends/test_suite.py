@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import numba
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,6 +22,7 @@ from scipy import stats
 
 import analogsim
 from analogsim.backends import NAMES, get_backend, interpreted
+from analogsim.backends import numba as kernels
 from analogsim.errors import ArgumentError
 from analogsim.streams import Address, Stream
 
@@ -49,14 +49,15 @@ def assert_same_bits(left, right):
 
 @contextmanager
 def threads(count):
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    """So many threads; the Numba kernels then share out even a few rows."""
+    before = torch.get_num_threads(), kernels.LEAST
     torch.set_num_threads(count)
+    kernels.LEAST = 1
     try:
         yield
     finally:
-        numba.set_num_threads(before[0])
-        torch.set_num_threads(before[1])
+        torch.set_num_threads(before[0])
+        kernels.LEAST = before[1]
 
 
 # Normals
@@ -77,9 +78,12 @@ def test_normals_are_those_of_the_stream(backend, count, address, rows, outputs,
 
 
 @every_backend
-def test_normals_of_a_whole_layer_agree(backend):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_normals_of_a_whole_layer_agree(backend, count):
     """2·10^5 draws at once, as the kernels vectorise and share them out over threads."""
-    assert_same_bits(backend.normal(STREAM, Address(5, 1), 257, 784, CPU), STREAM.normal(Address(5, 1), 257, 784))
+    with threads(count):
+        z = backend.normal(STREAM, Address(5, 1), 257, 784, CPU)
+    assert_same_bits(z, STREAM.normal(Address(5, 1), 257, 784))
 
 
 @every_backend
@@ -333,6 +337,32 @@ except ValueError:
     layer = None
 print(json.dumps(dict(bits=bits, layer=layer, cached=hits, compiled=misses)))
 """
+
+
+FORKED = f"""
+import hashlib, os, signal, threading, torch
+from analogsim.backends import get_backend, numba as file
+from analogsim.streams import Address, Stream
+{inspect.getsource(bits_of_the_kernels)}
+torch.set_num_threads(2)
+file.LEAST = 1
+bits = bits_of_the_kernels(get_backend("numba"))
+assert any(thread.name.startswith("analogsim") for thread in threading.enumerate()), "nobody helped"
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    torch.set_num_threads(2)
+    os._exit(bits_of_the_kernels(get_backend("numba")) != bits)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_threads_help_and_a_forked_process_has_its_own():
+    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
