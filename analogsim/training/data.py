@@ -99,7 +99,8 @@ def _digits() -> Dataset:
     A file of our own: to import scikit-learn takes a second of every start (tests/training/test_data.py makes it anew).
     """
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as archive:
-        return _dataset("digits", *(archive[name] for name in ARRAYS), 16.0)
+        x_train, y_train, x_test, y_test = (archive[name] for name in ARRAYS)
+    return _dataset("digits", x_train, y_train, x_test, y_test, 16.0)
 
 
 def _openml(name: str) -> Dataset:

@@ -60,7 +60,7 @@ class Optimizer:
     @property
     def factored(self) -> bool:
         """It hands on the factors of a gradient as they are."""
-        return self._torch is None
+        return self._settings.name == "on_chip"
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
