@@ -57,7 +57,7 @@ SIBLINGS = """atomic: errors
     training.distributed: training.data
     training.doctor: training.build training.data training.loop training.oracle
     experiment.evaluate: experiment.results experiment.run
-    experiment.run: experiment.results experiment.threads
+    experiment.run: experiment.results
     devices.commands: devices.fit devices.fit_report devices.measurements devices.plot devices.table
     devices.fit: devices.measurements
     devices.fit_report: devices.fit pictures.style

@@ -26,7 +26,6 @@ from analogsim.config.loader import Plan
 from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import RUN_COLUMNS, summarise, write_curves, write_json
-from analogsim.experiment.threads import threads_limited
 from analogsim.training import checkpoint
 from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset, load_data
@@ -121,8 +120,7 @@ def train(
             if team.leads:
                 _write_tables(folder, progress)
     device, outcome = team.device(device), Outcome(folder)
-    stopping = stop_signals(team.size == 1) if stop is None else nullcontext(stop)
-    with stopping as stopped, threads_limited(torch.get_num_threads()):
+    with stop_signals(team.size == 1) if stop is None else nullcontext(stop) as stopped:
         for run in runs:
             if progress[run].status == "running":
                 progress[run] = _train_one(

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numba
 import threadpoolctl
 import torch
 
 
 @contextmanager
 def threads_limited(threads: int) -> Iterator[None]:
-    """So many threads for torch, Numba and BLAS inside; as before after.
-
-    Said even where torch has as many: Numba's own threads, as they start, raise those torch shares with it.
-    """
-    before = torch.get_num_threads(), numba.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    """So many threads for torch, BLAS and our kernels, which count torch's, inside; as before after."""
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with threadpoolctl.threadpool_limits(threads):
             yield
     finally:
-        numba.set_num_threads(before[1])
-        torch.set_num_threads(before[0])
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Training computes with as many threads as were asked for, whatever Numba's own threads do as they start."""
+"""Training computes with as many threads as were asked for: kernels on OpenMP threads of their own would raise it."""
 
 import os
 import subprocess
