@@ -4,10 +4,13 @@ import pytest
 import torch
 
 import analogsim
+from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.leg import Leg
 from analogsim.chip.pulsed_cells import PulsedCells
 from analogsim.config.chip import ChipDescription
-from analogsim.contracts import Factors
+from analogsim.contracts import Factors, LayerUpdate, WeightUpdate
+from analogsim.network import Network
+from analogsim.streams import Stream
 
 NOISY = {"model": "soft_bounds", "dw_min": 0.002, "w_max_d2d": 0.2, "c2c": 0.3, "write_noise": 50.0}
 QUIET = {"model": "constant", "dw_min": 0.01}
@@ -119,9 +122,59 @@ def test_what_was_not_pulsed_comes_back_from_a_state(cell):
     assert torch.equal(first.effective_weight, second.effective_weight)
 
 
+def mixed_chip():
+    """One layer of INPUTS, its decorrelation matrix on cells with write noise."""
+    parts = {"write": {"mode": "pulsed", "cell": NOISY | {"c2c": 0.0, "w_max_d2d": 0.0}}, "decorrelation": "on_chip"}
+    network = Network.dense(INPUTS, (), OUTPUTS)
+    return SimulatedChip(
+        ChipDescription.model_validate(parts), network, [numbers(OUTPUTS, INPUTS)], Stream.from_seed(1)
+    )
+
+
+def pulses_of(chip, matrix):
+    before = chip.ledger.pulses
+    chip.update(WeightUpdate((LayerUpdate(decorrelation=matrix),)))
+    return chip.ledger.pulses - before
+
+
+def check_mixing():
+    """R as it was costs nothing; 100 steps one way, each in place, no more pulses than they are long."""
+    chip, matrix = mixed_chip(), torch.eye(INPUTS)
+    assert [pulses_of(chip, matrix) for _ in range(3)] == [0, 0, 0]
+    spent = 0
+    for _ in range(100):
+        matrix -= 1e-3
+        spent += pulses_of(chip, matrix)
+    assert spent == pytest.approx(INPUTS**2 * 0.1 / 0.002, rel=0.03)  # less than a pulse a cell is left in the shadow
+
+
+def test_a_decorrelation_matrix_costs_the_pulses_of_its_changes():
+    check_mixing()
+
+
+def test_a_decorrelation_matrix_goes_on_from_a_state():
+    first, second, matrix = mixed_chip(), mixed_chip(), torch.eye(INPUTS)
+    pulses_of(first, matrix)
+    second.load({key: tensor.clone() for key, tensor in first.state().items()})
+    matrix = matrix + 0.05
+    assert pulses_of(first, matrix) == pulses_of(second, matrix) > 0
+    for key, tensor in first.state().items():
+        assert torch.equal(tensor, second.state()[key]), key
+
+
 # Planted bugs: (where, what, the check that sees it)
 
 show, place = PulsedCells._show, Leg.place
+
+
+def to_what_is_read(self, index, matrix):
+    mixer = self._mixer(index, matrix)
+    mixer.write(mixer.weight - matrix)
+
+
+def without_a_copy(self, index, matrix):
+    self._mixer(index, matrix).write(self._mixed.setdefault(index, matrix) - matrix)
+
 
 PULSED_BUGS = {
     "write noise of all cells at every update": (
@@ -136,6 +189,8 @@ PULSED_BUGS = {
         (Leg, "place", lambda self, target, write, now_s, moved=None: place(self, target, write, now_s)),
         lambda: check_ages("differential"),
     ),
+    "R written from what is read": ((SimulatedChip, "_mix", to_what_is_read), check_mixing),
+    "R written from itself": ((SimulatedChip, "_mix", without_a_copy), check_mixing),
 }
 
 
