@@ -177,6 +177,11 @@ class SimulatedChip:
         return [crossbar.cells.clipped_share for crossbar in self._crossbars]
 
     @property
+    def stuck_shares(self) -> list[float]:
+        """Share of each layer's cells that hold one value whatever is written; for warnings alone."""
+        return [crossbar.cells.stuck_share for crossbar in self._crossbars]
+
+    @property
     def least_changes(self) -> list[float]:
         """The smallest change of a weight that a write makes in each layer, 0: any; for warnings alone."""
         return [crossbar.cells.least_change for crossbar in self._crossbars]

@@ -192,6 +192,11 @@ class ChipDescription(Section):
                 raise ValueError("cell", f"a mapping, since {key} is given")
         if self.cell is None and self.write.mode == "verify":
             raise ValueError("cell", "a mapping, since write is verify")
+        if self.cell is not None and self.cell.flicker is not None and not self.clock.t_read_s:
+            said = (
+                "more than 0 with cell.flicker: reads no time apart have the same 1/f noise, and nothing of it is seen"
+            )
+            raise ValueError("clock", "t_read_s", said)
         serial = self.dac.bit_serial if self.dac else None
         if serial is not None and serial.adc == "per_slice" and self.adc is None:
             raise ValueError("adc", "a mapping, since dac.bit_serial.adc is per_slice")
