@@ -101,8 +101,9 @@ class PulsedCells(Cells):
         if self._made.write_sigma:
             shown = with_write_noise(shown, self._normal("write noise", self._writes), self._made)
         shown = shown * self._range.of_weights()
-        anew = pulsed is None or self._made.keep is not None
-        self.weight.copy_(shown if anew else torch.where(pulsed, shown, self.weight))
+        if pulsed is not None and self._made.keep is None:
+            shown = torch.where(pulsed, shown, self.weight)
+        self.weight.copy_(shown)
         if not self.exact:
             self._place_ideally(now_s, pulsed)
         return written

@@ -117,7 +117,15 @@ class Dac(Section):
         default="per_vector", description="in units of the inputs, or the largest |x| of each vector"
     )
     noise: NonNegative = Field(default=0.0, description="sigma added to every driven input, in units of the bound")
+    stochastic_rounding: bool = Field(
+        default=False, description="to one of the two levels next to an input, its mean the input; anew at every read"
+    )
     bit_serial: BitSerial | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Two reads of one input may drive different ones."""
+        return self.noise > 0 or self.stochastic_rounding
 
 
 class Adc(Section):
@@ -212,7 +220,7 @@ class ChipDescription(Section):
             or (telegraph and telegraph.amplitude and telegraph.flip_probability)
             or any(law is not None and _amplitude(law) for law in laws)
             or (cell and cell.flicker)
-            or (self.dac and self.dac.noise)
+            or (self.dac and self.dac.draws)
             or (self.adc and (self.adc.noise or self.adc.stochastic_rounding))
         )
 
