@@ -1,6 +1,6 @@
 """tests/planted.md lists every planted bug and the test that catches it, and nothing else.
 
-A planted bug is a name in a module's `…_BUGS` (a dict's key, or a class in a list) that a test whose name
+A planted bug is a name in a module's `BUGS` or `…_BUGS` (a dict's key, or a class in a list) that a test whose name
 says it catches is parametrised with. `python tests/test_planted.py` writes the list anew.
 """
 
@@ -29,7 +29,7 @@ def bugs_in(text):
     tables = {
         node.targets[0].id: [name_of(item) for item in items_of(node.value)]
         for node in body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("_BUGS")
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("BUGS")
     }
     found = []
     for function in body:

@@ -196,7 +196,8 @@ class CellByCell:
         if dac is None:
             return [(x, 1.0, x, 1.0)], x
         bound = self._full_scale(x)
-        asked = _nearest_level(x / bound, dac.bits) * bound
+        rounded = _either_level(x / bound, dac.bits, self.rng) if dac.stochastic_rounding else None
+        asked = (_nearest_level(x / bound, dac.bits) if rounded is None else rounded) * bound
         if dac.bit_serial is None:
             return [(asked + dac.noise * bound * self.rng.standard_normal(x.shape), 1.0, asked, bound)], asked
         bits, step = dac.bit_serial.slice_bits, bound / (2 ** (dac.bits - 1) - 1)

@@ -68,6 +68,12 @@ class Cells:
         return float((self.weight.abs() >= self.scale.of_weights()).float().mean())
 
     @property
+    def stuck_share(self) -> float:
+        """Share of cells that hold one conductance whatever is written; a reference column's not counted."""
+        shares = [leg.stuck_share for name, leg in self.legs.items() if name != "reference"]
+        return sum(shares) / len(shares) if shares else 0.0
+
+    @property
     def least_change(self) -> float:
         """The smallest change of a weight that a write makes, on average over the cells; 0: any."""
         write, cell = self._chip.write, self._cell
@@ -101,9 +107,11 @@ class Cells:
         tries = sum(tries for _, tries in counts)
         return Written(sum(cells for cells, _ in counts), tries, tries)
 
-    def _place_ideally(self, now_s: float) -> None:
-        for name, target in self._targets().items():
-            self.legs[name].place(target, self._writes, now_s)
+    def _place_ideally(self, now_s: float, moved: Tensor | None = None) -> None:
+        """moved: the weights whose cells are written now, (out, in); None: all, the reference column's too."""
+        planes = None if moved is None else moved.repeat(len(self.planes), 1)
+        for name, target in self._targets(first=moved is None).items():
+            self.legs[name].place(target, self._writes, now_s, planes)
 
     def _fit(self) -> None:
         """Choose w_max, and cut off what leaves it."""

@@ -61,6 +61,7 @@ class SimulatedChip:
             for index, weight in enumerate(weights)
         ]
         self._mixers: dict[int, Crossbar] = {}  # decorrelation matrices, where they are on crossbars
+        self._mixed: dict[int, Tensor] = {}  # the matrices last asked of them, where they move by pulses
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._decorrelation: list[Tensor | None] = [None for _ in network.layers]
         self._step, self._pass, self._rows = 0, -1, 0
@@ -119,8 +120,7 @@ class SimulatedChip:
             if change.decorrelation is not None:
                 self._decorrelation[index] = change.decorrelation
                 if self.description.decorrelation == "on_chip":
-                    mixer = self._mixer(index, change.decorrelation)
-                    mixer.write(mixer.weight - change.decorrelation)
+                    self._mix(index, change.decorrelation)
         self.clock.close_step()
         self._step, self._pass, self._rows = self._step + 1, -1, 0
 
@@ -177,6 +177,11 @@ class SimulatedChip:
         return [crossbar.cells.clipped_share for crossbar in self._crossbars]
 
     @property
+    def stuck_shares(self) -> list[float]:
+        """Share of each layer's cells that hold one value whatever is written; for warnings alone."""
+        return [crossbar.cells.stuck_share for crossbar in self._crossbars]
+
+    @property
     def least_changes(self) -> list[float]:
         """The smallest change of a weight that a write makes in each layer, 0: any; for warnings alone."""
         return [crossbar.cells.least_change for crossbar in self._crossbars]
@@ -193,6 +198,7 @@ class SimulatedChip:
             "clock": torch.tensor(self.clock.opened_s, dtype=torch.float64),
         }
         tensors |= {f"bias{index}": bias for index, bias in enumerate(self._biases)}
+        tensors |= {f"mixer{index}.asked": matrix for index, matrix in self._mixed.items()}
         for name, crossbar in self._named_crossbars():
             held = crossbar.state()
             tensors[name] = held.pop("weight")
@@ -207,6 +213,7 @@ class SimulatedChip:
         for key in state:
             if re.fullmatch(r"mixer\d+", key):
                 self._mixer(int(key.removeprefix("mixer")), state[key])
+        self._mixed = {index: state[f"mixer{index}.asked"].clone() for index in self._mixers if self._in_pulses}
         for name, crossbar in self._named_crossbars():
             held = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
             crossbar.load(held | {"weight": state[name]})
@@ -218,6 +225,20 @@ class SimulatedChip:
         """Every crossbar there is, with the name that its state is saved by."""
         yield from ((f"weight{index}", crossbar) for index, crossbar in enumerate(self._crossbars))
         yield from ((f"mixer{index}", mixer) for index, mixer in self._mixers.items())
+
+    @property
+    def _in_pulses(self) -> bool:
+        return self.description.write.mode == "pulsed"
+
+    def _mix(self, index: int, matrix: Tensor) -> None:
+        """Write a decorrelation matrix: of cells that move by pulses, its change since the last one asked for.
+
+        What such cells hold is known to nobody, and the learner changes its matrix in place: hence a copy.
+        """
+        mixer = self._mixer(index, matrix)
+        mixer.write((self._mixed.get(index, matrix) if self._in_pulses else mixer.weight) - matrix)
+        if self._in_pulses:
+            self._mixed[index] = matrix.clone()
 
     def _mixer(self, index: int, matrix: Tensor) -> Crossbar:
         """The crossbar of a decorrelation matrix, like those of the layers but that it has no nodes."""
@@ -236,7 +257,7 @@ class SimulatedChip:
     def _checked_update(self, layer: Layer, change: LayerUpdate) -> LayerUpdate:
         """The same and plain; dense but for cells that move by pulses."""
         weight = change.weight
-        if isinstance(weight, Factors) and self.description.write.mode == "pulsed":
+        if isinstance(weight, Factors) and self._in_pulses:
             return replace(
                 self._checked_update(layer, replace(change, weight=None)), weight=_plain_factors(weight, layer)
             )

@@ -192,7 +192,7 @@ class Crossbar:
     ) -> list[Tensor]:
         """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another."""
         dac = self.description.dac
-        alike = not (dac and dac.noise and self._noisy) and len({self._moment(address) for address in addresses}) == 1
+        alike = not (dac and dac.draws and self._noisy) and len({self._moment(address) for address in addresses}) == 1
         if alike:  # all passes meet the same cells
             return self._read_all(self._currents(x, addresses[0]), addresses, perturbations, stacked)
         rows, read = len(x) // len(addresses) if stacked else len(x), []
@@ -270,10 +270,11 @@ class Crossbar:
         dac, batch, positions, driven = self.description.dac, x.shape[0], x.shape[1], []
         found, at = [], None
         for tile in self._loaded_tiles(self._moment(address)):
-            if at != tile.rows or (dac and dac.noise):  # tiles of one row share what ideal DACs drive
+            if at != tile.rows or (dac and dac.draws):  # tiles of one row share what ideal DACs drive
                 vectors = x if tile.rows == slice(0, x.shape[2]) else x[..., tile.rows]
-                at, noise = tile.rows, tile.dac_noise(address, batch, positions)
-                driven = drive(vectors, dac, noise if self._noisy else None)
+                at, where = tile.rows, (address, batch, positions)
+                noise, uniforms = tile.dac_noise(*where), tile.dac_uniforms(*where)
+                driven = drive(vectors, dac, *((noise, uniforms) if self._noisy else (None, None)))
             found.append([tile.current(one) for one in driven])
         return found
 

@@ -1,6 +1,6 @@
 """What the DACs of a tile put on its rows.
 
-    x̂ = DAC(x) ,   x' = x̂ + noise · bound · ξ                                    (one ξ an input and read)
+    x̂ = DAC(x; u) ,   x' = x̂ + noise · bound · ξ        (one ξ an input and read; one u, for stochastic rounding)
 
 bit-serial, slices x̂ = Δ Σ_k B^k c_k, B = 2^slice_bits, a driver's full scale being B - 1:
 
@@ -23,6 +23,7 @@ from analogsim.physics.converters import bit_slices, codes, driven, largest_code
 
 TINY = torch.finfo(torch.float32).tiny
 Draw = Callable[[int], Tensor]  # slice -> standard normals in the shape of the inputs
+Uniforms = Callable[[], Tensor]  # in the shape of the inputs, in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,26 @@ class Driven:
         return self.x.square() if self.squares is None else self.squares
 
 
-def drive(x: Tensor, dac: Dac | None, draw: Draw | None) -> list[Driven]:
-    """x (batch, positions, inputs) as a tile's rows carry it, one entry an ADC conversion. draw: None for no noise."""
+def drive(x: Tensor, dac: Dac | None, draw: Draw | None, uniforms: Uniforms | None) -> list[Driven]:
+    """x (batch, positions, inputs) as a tile's rows carry it, one entry an ADC conversion.
+
+    draw: None for no noise. uniforms: u of all inputs, called once at most; None to round to the nearest.
+    """
     if dac is None:
         return [Driven(x, x)]
 
     def noisy(asked: Tensor, bound: Tensor | float, number: int) -> Tensor:
         return asked if draw is None or not dac.noise else driven(asked, bound, draw(number), dac.noise)
 
+    u = uniforms() if uniforms is not None and dac.stochastic_rounding else None
     bound = x.abs().amax(-1, keepdim=True).clamp_(min=TINY) if dac.bound == "per_vector" else dac.bound
     if dac.bit_serial is None:
-        asked = quantise(x, dac.bits, bound)
+        asked = quantise(x, dac.bits, bound, u)
         return [Driven(noisy(asked, bound, 0), asked, bound)]
     step = bound / largest_code(dac.bits)
     top = 2**dac.bit_serial.slice_bits - 1
     weights = slice_weights(dac.bits, dac.bit_serial.slice_bits)
-    parts = bit_slices(codes(x, dac.bits, bound), dac.bits, dac.bit_serial.slice_bits) * step
+    parts = bit_slices(codes(x, dac.bits, bound, u), dac.bits, dac.bit_serial.slice_bits) * step
     as_driven = [noisy(part, step * top, k) for k, part in enumerate(parts)]
     if dac.bit_serial.adc == "per_slice":
         return [Driven(a, p, step * top, float(w)) for a, p, w in zip(as_driven, parts, weights)]

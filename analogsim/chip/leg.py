@@ -80,11 +80,25 @@ class Leg:
 
     # --- write ----------------------------------------------------------------------------------
 
-    def place(self, target: Tensor, write: int, now_s: float) -> None:
-        """All cells at their targets, (columns, inputs) in µS, by write number `write`: an ideal write."""
+    @property
+    def stuck_share(self) -> float:
+        return 0.0 if self._stuck is None else float(self._stuck[0].float().mean())
+
+    def place(self, target: Tensor, write: int, now_s: float, moved: Tensor | None = None) -> None:
+        """All cells at their targets, (columns, inputs) in µS, by write number `write`: an ideal write.
+
+        moved: cells whose age and history begin anew; None: all.
+        """
         self.target = self.written = self._reachable(target)
-        self._since = now_s
-        self._draw_history(write)
+        if moved is None:
+            self._since = now_s
+            self._draw_history(write)
+        elif self._timed:
+            index = moved.flatten().nonzero()[:, 0]
+            if not isinstance(self._since, Tensor):
+                self._since = torch.full(self.shape, self._since, dtype=torch.float64, device=self._device)
+            self._since.view(-1)[index] = now_s
+            self._draw_history(write, index)
 
     def program(self, target: Tensor, write: int, now_s: float) -> tuple[int, int]:
         """(cells written, tries): those whose target moved by more than the threshold, with verification."""
@@ -207,8 +221,8 @@ class Leg:
         held = {"slow": self._slow}
         if self._verify is not None:
             held |= {"target": self.target, "written": self.written}
-            if self._cell.drift is not None and self._cell.drift.law == "log":
-                held["xi"] = self._xi
+        if self._chip.write.mode != "ideal" and self._cell.drift is not None and self._cell.drift.law == "log":
+            held["xi"] = self._xi
         since = self._since
         held["since"] = since if isinstance(since, Tensor) else torch.tensor(since, dtype=torch.float64)
         return {name: tensor for name, tensor in held.items() if tensor is not None}

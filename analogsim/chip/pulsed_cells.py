@@ -2,6 +2,9 @@
 
     w <- pulses(w) ,   W = w_max (w + write noise)           w in units of the weight range
 
+A cell's write noise is drawn anew by a pulse on it, or by a leak; its age, which drift and 1/f noise count from,
+begins anew with a pulse. A cell that gets none is read as before.
+
 What a pulse does: physics/update.py. Which pulses a change becomes: physics/pulse_trains.py, from the rule's
 factors where they come undone (`optimizer: on_chip`), else from the matrix ΔW, whose parts smaller than a
 pulse gather in a digital shadow χ. Leaks, where there are any, act once a write.
@@ -45,9 +48,17 @@ class PulsedCells(Cells):
 
     @property
     def clipped_share(self) -> float:
-        """Share of cells at an end of their own range."""
+        """Share of cells at an end of their own range, of those that can move."""
         made, w = self._made, self._held
-        return float(((w >= made.w_max) | (w <= made.w_min)).float().mean())
+        free = made.w_max > made.w_min
+        at_end = ((w >= made.w_max) | (w <= made.w_min)) & free
+        return float(at_end.sum()) / max(int(free.sum()), 1)
+
+    @property
+    def stuck_share(self) -> float:
+        """Share of weights without a range, or that stuck cells hold; the two fall independently."""
+        own = float((self._made.w_max <= self._made.w_min).float().mean())
+        return own + (1 - own) * super().stuck_share
 
     @property
     def least_change(self) -> float:
@@ -66,8 +77,8 @@ class PulsedCells(Cells):
         held = leak(self._held, 1, self._made)
         self._held = apply_pulses(held, up, down, self._pulse_noise, self._made)
         pulses = int(up.sum(dtype=torch.float64) + down.sum(dtype=torch.float64))
-        moved = int(((up > 0) | (down > 0)).sum())
-        return self._show(Written(moved, pulses, pulses if in_turn is None else in_turn), now_s)
+        pulsed = (up > 0) | (down > 0)
+        return self._show(Written(int(pulsed.sum()), pulses, pulses if in_turn is None else in_turn), now_s, pulsed)
 
     def _pulses(self, change: Tensor | Factors) -> tuple[Tensor, Tensor, int | None]:
         """(up, down) counts of every cell; and slots, where all cells are reached at once."""
@@ -82,16 +93,19 @@ class PulsedCells(Cells):
         counts, self._shadow = dense_pulses(dense / most * -1, dw_min, self._shadow, self._settings.max_pulses)
         return counts.clamp(min=0), counts.clamp(max=0).neg_(), None
 
-    def _show(self, written: Written, now_s: float) -> Written:
-        """What is read of the cells from now on."""
-        w = self._held
+    def _show(self, written: Written, now_s: float, pulsed: Tensor | None = None) -> Written:
+        """What is read of the cells from now on. pulsed: those that got a pulse; None: all are written."""
         self._writes += 1
         self.version += 1
+        shown = self._held
         if self._made.write_sigma:
-            w = with_write_noise(w, self._normal("write noise", self._writes), self._made)
-        torch.mul(w, self._range.of_weights(), out=self.weight)
+            shown = with_write_noise(shown, self._normal("write noise", self._writes), self._made)
+        shown = shown * self._range.of_weights()
+        if pulsed is not None and self._made.keep is None:
+            shown = torch.where(pulsed, shown, self.weight)
+        self.weight.copy_(shown)
         if not self.exact:
-            self._place_ideally(now_s)
+            self._place_ideally(now_s, pulsed)
         return written
 
     def state(self) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from analogsim.backends import Backend
 from analogsim.chip.cells import Cells
-from analogsim.chip.drive import Draw, Driven
+from analogsim.chip.drive import Draw, Driven, Uniforms
 from analogsim.chip.leg import Found
 from analogsim.config.chip import ChipDescription
 from analogsim.physics import wires
@@ -188,6 +188,18 @@ class Tile:
         def draw(number: int) -> Tensor:
             stream = self._stream.child("dac", number)
             return self._backend.normal(stream, address, batch, positions * inputs, device).view(
+                batch, positions, inputs
+            )
+
+        return draw
+
+    def dac_uniforms(self, address: Address, batch: int, positions: int) -> Uniforms:
+        """Draws of the DACs' stochastic rounding, one an input."""
+        inputs, device = self.rows.stop - self.rows.start, self.weight.device
+
+        def draw() -> Tensor:
+            stream = self._stream.child("dac rounding")
+            return self._backend.uniform(stream, address, batch, positions * inputs, device).view(
                 batch, positions, inputs
             )
 

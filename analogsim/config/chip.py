@@ -117,7 +117,15 @@ class Dac(Section):
         default="per_vector", description="in units of the inputs, or the largest |x| of each vector"
     )
     noise: NonNegative = Field(default=0.0, description="sigma added to every driven input, in units of the bound")
+    stochastic_rounding: bool = Field(
+        default=False, description="to one of the two levels next to an input, its mean the input; anew at every read"
+    )
     bit_serial: BitSerial | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Two reads of one input may drive different ones."""
+        return self.noise > 0 or self.stochastic_rounding
 
 
 class Adc(Section):
@@ -192,6 +200,11 @@ class ChipDescription(Section):
                 raise ValueError("cell", f"a mapping, since {key} is given")
         if self.cell is None and self.write.mode == "verify":
             raise ValueError("cell", "a mapping, since write is verify")
+        if self.cell is not None and self.cell.flicker is not None and not self.clock.t_read_s:
+            said = (
+                "more than 0 with cell.flicker: reads no time apart have the same 1/f noise, and nothing of it is seen"
+            )
+            raise ValueError("clock", "t_read_s", said)
         serial = self.dac.bit_serial if self.dac else None
         if serial is not None and serial.adc == "per_slice" and self.adc is None:
             raise ValueError("adc", "a mapping, since dac.bit_serial.adc is per_slice")
@@ -207,7 +220,7 @@ class ChipDescription(Section):
             or (telegraph and telegraph.amplitude and telegraph.flip_probability)
             or any(law is not None and _amplitude(law) for law in laws)
             or (cell and cell.flicker)
-            or (self.dac and self.dac.noise)
+            or (self.dac and self.dac.draws)
             or (self.adc and (self.adc.noise or self.adc.stochastic_rounding))
         )
 

@@ -79,7 +79,7 @@ def _problem(tree: Tree, model: type[BaseModel], finding: Any, besides: Mapping[
         words = words.replace("a number", "a finite number")
     if said and isinstance(value, dict):
         message = said
-    elif isinstance(parent, dict) and path[-1] not in parent:
+    elif parent is None or (isinstance(parent, dict) and path[-1] not in parent):
         message = f"is {'left out' if said else 'missing and has no default'}; allowed: {words}"
     else:
         noun = next((mark.noun for _, marks in kinds for mark in marks if isinstance(mark, Allowed)), "allowed")

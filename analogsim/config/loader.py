@@ -1,6 +1,7 @@
 """From a file or a name to a validated chip or experiment, or to all its problems at once.
 
 `chip:` is a NAME of devices/, a FILE, or a mapping that may start from one with `base:`.
+`optimizer: NAME` is short for `optimizer: {name: NAME}`.
 Later sayings win, key by key: the chip's file, the experiment, a variant's overrides, the command
 line's. A mapping changes the keys it names and no others; one with a `law`, or a `mode`, is given whole.
 """
@@ -125,12 +126,14 @@ def options_of(overrides: Sequence[Override]) -> list[Change]:
 
 
 def parse_set(text: str) -> Override:
-    """`key=value` of a `--set` option."""
+    """`key=value` of a `--set` option. A key that a chip has and an experiment has not is the chip's: `adc.bits=6`."""
     key, _, value = text.partition("=")
-    where = "--set " + " ".join(text.split())
-    if not key.strip() or not value.strip():
+    key, where = key.strip(), "--set " + " ".join(text.split())
+    if not key or not value.strip():
         raise ConfigError([Problem(where, "", text, "must look like dotted.key=value; null stands for none")])
-    return Override(key.strip(), parse_value(value, where, key.strip()), where)
+    if key.split(".")[0] in ChipDescription.model_fields.keys() - Experiment.model_fields.keys():
+        key = f"chip.{key}"
+    return Override(key, parse_value(value, where, key), where)
 
 
 def replace(model: Model, changes: Mapping[str, Any]) -> Model:
@@ -209,6 +212,8 @@ def assembled(base: Tree, changes: Sequence[Change]) -> Tree:
     """A copy of the tree with its chip written out and the changes made: another chip first, then the rest."""
     tree = base.at(())
     tree.value.pop("variants", None)
+    if isinstance(tree.value.get("optimizer"), str):
+        _name_optimizer(tree, tree.at(("optimizer",)))
     for key, change in changes:
         if _names_chip(key, change.value):
             inline = key == "chip.base" and isinstance(tree.value.get("chip"), dict)
@@ -281,9 +286,18 @@ def _read_chip(path: Path) -> Tree:
     return read_tree(path, f"devices/{path.name}" if path.parent == bundled("devices") else None)
 
 
+def _name_optimizer(tree: Tree, name: Tree) -> None:
+    """`optimizer: adam` is short for `optimizer: {name: adam}`."""
+    if not isinstance(tree.value.get("optimizer"), dict):
+        tree.value["optimizer"] = {}
+    tree.graft(("optimizer", "name"), name)
+
+
 def _change(tree: Tree, key: str, change: Tree) -> None:
     path: Key = tuple(key.split("."))
-    if "" in path:
+    if key == "optimizer" and isinstance(change.value, str):
+        _name_optimizer(tree, change)
+    elif "" in path:
         tree.problems.append(change.problem((), key, f"{show(key)} is not a dotted key, such as learner.rule"))
     else:
         _merge(tree, path, change)

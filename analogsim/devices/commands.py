@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -61,10 +62,12 @@ def devices_fit(
     from rich.console import Console
 
     from analogsim.devices.fit import fit_device
-    from analogsim.devices.fit_report import plot_fit, table, write_chip
+    from analogsim.devices.fit_report import plot_fit, table, warnings, write_chip
     from analogsim.devices.measurements import read_measurements
 
     fit = fit_device(read_measurements(measurements), law, degree)
     write_chip(fit, out)
     Console().print(table(fit))
+    for line in warnings(fit):
+        print(f"warning: {line}", file=sys.stderr)
     print(f"chip:    {out}\npicture: {plot_fit(fit, picture)}")

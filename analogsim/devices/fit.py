@@ -36,6 +36,7 @@ from analogsim.physics.read_noise import SIGMA_LAWS
 Array = NDArray[np.float64]
 
 LAWS = ("constant", "proportional", "sqrt", "polynomial", "exponential")
+NOT_AT_ZERO = ("proportional", "sqrt", "exponential")  # laws of no spread at all where G = 0
 BURST = 0.05
 TELLING = 5.0
 AGREE = 1e-7  # of the largest conductance: reads that differ by less are rounded alike
@@ -52,6 +53,16 @@ class FittedSigma:
 
     def __call__(self, g: Array) -> Array:
         return _sigma(self.law, g, self.keywords)
+
+    @property
+    def unsettled(self) -> list[str]:
+        """The fitted keywords, `coefficients_uS[2]` and the like, whose standard error is larger than their value."""
+        found = []
+        for key, error in self.errors.items():
+            values, errors = np.atleast_1d(self.keywords[key]), np.atleast_1d(error)
+            listed = isinstance(error, list)
+            found += [f"{key}[{k}]" if listed else key for k in np.flatnonzero(errors > np.abs(values))]
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,13 +95,18 @@ class DeviceFit:
 
 
 def fit_device(measured: Measurements, law: str = "polynomial", degree: int = 2) -> DeviceFit:
-    """Fit all three. law, degree: of σ_p and of σ_r. Raises DataError for too few targets for the law."""
+    """Fit all three. law, degree: of σ_p and of σ_r.
+
+    Raises DataError for too few targets for the law, and for reads that spread where it has σ = 0.
+    """
     if law not in LAWS:
         raise ArgumentError("--law", law, ", ".join(LAWS))
     targets = len(set(measured.target_uS))
     needed = {"polynomial": degree + 1, "exponential": 2}.get(law, 1)
     if targets < needed:
         raise DataError(f"{measured.name}: {targets} targets; allowed: {needed} or more for --law {law}")
+    if law in NOT_AT_ZERO:
+        _refuse_zero(measured, law)
     t0 = float(measured.time_s.min())
     nu, unit_variance, level = _drift_of_each(measured, t0)
     burst, first = _bursts(measured)
@@ -123,6 +139,20 @@ def fit_device(measured: Measurements, law: str = "polynomial", degree: int = 2)
         mean[repeated],
         square[repeated] / (count[repeated] - 1),
         count[repeated] - 1,
+    )
+
+
+def _refuse_zero(measured: Measurements, law: str) -> None:
+    """Reads of a target of 0 that are not 0: the law rules them out, and the fit would pass over them."""
+    off = np.abs(measured.read_uS) > AGREE * np.abs(measured.read_uS).max()
+    refused = np.flatnonzero(off & (measured.target_uS[measured.programming] == 0))
+    if not len(refused):
+        return
+    at = refused[np.argmin(measured.line[refused])]
+    others = ", ".join(one for one in LAWS if one not in NOT_AT_ZERO)
+    raise DataError(
+        f"{measured.name}:{measured.line[at]}: read_uS: {measured.read_uS[at]:g} at a target of 0, where --law {law} "
+        f"has no spread at all; allowed: --law {others}, or no target of 0"
     )
 
 

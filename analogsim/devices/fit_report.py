@@ -129,6 +129,22 @@ def table(fit: DeviceFit) -> Table:
     return found
 
 
+def warnings(fit: DeviceFit) -> list[str]:
+    """What the measurements do not settle, a line each."""
+    lines = []
+    for what, sigma in (("programming", fit.programming), ("read_noise", fit.read_noise)):
+        if sigma is not None and sigma.unsettled:
+            keys = ", ".join(f"{what}.{key}" for key in sigma.unsettled)
+            lines.append(
+                f"{keys}: the standard error is larger than the value, so the measurements do not tell it from 0; "
+                "measure more cells, or take a simpler law"
+            )
+    drift = fit.drift
+    if drift is not None and drift.nu_error > abs(drift.nu):
+        lines.append("drift.exponent: the standard error is larger than the value; read the cells over a longer time")
+    return lines
+
+
 def plot_fit(fit: DeviceFit, path: Path) -> Path:
     """Data and fitted curves: error, read noise, drift, as far as they were fitted."""
     data = fit.measurements

@@ -31,7 +31,7 @@ MOST_PROBLEMS = 20
 class Measurements:
     """One array entry a read, those of one programming together and in order of time.
 
-    programming: 0, 1, ... of every read; target_uS: (programmings,).
+    programming: 0, 1, ... of every read; target_uS: (programmings,). line: of the file.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Measurements:
     programming: NDArray[np.intp]
     read_uS: NDArray[np.float64]
     time_s: NDArray[np.float64]
+    line: NDArray[np.intp]
 
 
 def read_measurements(path: Path) -> Measurements:
@@ -126,6 +127,7 @@ def _grouped(rows: list[_Row], path: str) -> Measurements:
         np.repeat(np.arange(len(found)), [len(group) for group in found]),
         np.array([row.read_uS for group in found for row in group]),
         np.array([row.time_s for group in found for row in group]),
+        np.array([row.line for group in found for row in group]),
     )
 
 

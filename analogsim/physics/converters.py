@@ -29,15 +29,16 @@ def largest_code(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def quantise(v: Tensor, bits: int, bound: Tensor | float) -> Tensor:
-    """Q(v). bound: one number, or a tensor that broadcasts against v, all above 0."""
-    return codes(v, bits, bound).mul_(bound / largest_code(bits))
+def quantise(v: Tensor, bits: int, bound: Tensor | float, u: Tensor | None = None) -> Tensor:
+    """Q(v). bound: one number, or a tensor that broadcasts against v, all above 0. u: as for `convert`."""
+    return codes(v, bits, bound, u).mul_(bound / largest_code(bits))
 
 
-def codes(v: Tensor, bits: int, bound: Tensor | float) -> Tensor:
-    """clip(round(v / Δ), -m, m): Q(v) in steps, whole numbers in v's float dtype."""
+def codes(v: Tensor, bits: int, bound: Tensor | float, u: Tensor | None = None) -> Tensor:
+    """clip(R(v / Δ), -m, m): Q(v) in steps, whole numbers in v's float dtype. u: as for `convert`."""
     m = largest_code(bits)
-    return (v / (bound / m)).round_().clamp_(-m, m)
+    code = v / (bound / m)
+    return (code.round_() if u is None else stochastic_round(code, u)).clamp_(-m, m)
 
 
 def convert(

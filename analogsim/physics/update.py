@@ -4,7 +4,7 @@
 
 step_d, the spread s_d that does not depend on the step, and the bounds: physics/pulsed_cells.py, where
 the models differ. A pulse is clipped at the cell's own bounds before the next one. Between updates w
-leaks, w <- w (1 - 1/lifetime); what is read is w + write_noise dw_min ξ, ξ drawn once a write.
+leaks, w <- w (1 - 1/lifetime); what is read is w + write_noise dw_min ξ, ξ drawn anew by a pulse or a leak.
 
 Exact pulse by pulse, but for the order of a cell's pulses within one update: they come as up, down, up,
 down, …, the rest of the longer count last. Source: the update models of aihwkit (docs/laws.md).
@@ -114,7 +114,7 @@ def leak(w: Tensor, updates: int, cells: CellParameters) -> Tensor:
 
 
 def with_write_noise(w: Tensor, xi: Tensor, cells: CellParameters) -> Tensor:
-    """w + write_noise dw_min ξ: what is read of a cell that holds w, the same until its next write."""
+    """w + write_noise dw_min ξ: what is read of a cell that holds w, the same until its next pulse."""
     return w + cells.write_sigma * xi
 
 

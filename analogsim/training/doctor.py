@@ -46,6 +46,7 @@ STEPS, ENOUGH_S = 10, 2.0  # timed: at most so many, no more after so long
 LEAST_STEPS = 0.5  # of the ADC: noise of that size dithers it, less is hidden (reference/devices.md §5)
 LEAST_RATIO = 0.5
 MOST_AT_END = 0.01  # share of weights clipped, or of conversions saturated
+MOST_STUCK = 0.01  # share of cells
 MOST_SHARED = 0.5  # ρ
 MOST_ERROR = 0.5  # rms(W_read - W) / rms(W)
 MOST_UPDATES = 10  # one way, until a cell moves
@@ -58,7 +59,8 @@ class LayerFindings:
     what cells span. saturated_share: of conversions beyond the ADC's bound. weight_error: of a read without noise at
     the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early drift, wires.
     least_change: of a weight that a write makes, a pulse or the threshold of verification; 0: any. update: what the
-    first step asks of a weight, rms; None if its cells are written ideally."""
+    first step asks of a weight, rms; None if its cells are written ideally. stuck_share: of cells that hold one value
+    whatever is written; clipped_share leaves out those of pulsed cells."""
 
     noise: float
     adc_step: float
@@ -67,6 +69,7 @@ class LayerFindings:
     weight_error: float
     least_change: float = 0.0
     update: float | None = None
+    stuck_share: float = 0.0
 
     @property
     def updates_a_write(self) -> float | None:
@@ -163,9 +166,10 @@ def _layers(chip: SimulatedChip, asked: list[Tensor], x: Tensor, besides: float)
     noise_and_steps = chip.view("doctor").noise_and_steps(x)
     saturated = chip.view("doctor", noisy=False).saturated_shares(x)
     errors = [float((read.cpu() - w).norm() / w.norm()) for read, w in zip(chip.weights, asked)]
+    shares = zip(noise_and_steps, chip.clipped_shares, saturated, errors, chip.least_changes, chip.stuck_shares)
     return tuple(
-        LayerFindings(math.hypot(noise, besides), step, *rest)
-        for (noise, step), *rest in zip(noise_and_steps, chip.clipped_shares, saturated, errors, chip.least_changes)
+        LayerFindings(math.hypot(noise, besides), step, *rest, stuck_share=stuck)
+        for (noise, step), *rest, stuck in shares
     )
 
 
@@ -314,9 +318,8 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
     chip, learner = experiment.chip, experiment.learner
     lines: list[str] = []
     own = learner.perturbation != "intrinsic"
-    what, remedy = "the chip's noise", "adc.bits"
-    if own:
-        what, remedy = "the perturbation, the chip's noise included,", "learner.perturbation or adc.bits"
+    what = "the perturbation, the chip's noise included," if own else "the chip's noise"
+    remedy = " or ".join(["learner.perturbation"] * own + ["adc.bits"] * (chip.adc is not None))
     for number, layer in enumerate(found.layers, start=1):
         steps = layer.adc_steps
         if steps is not None and steps < LEAST_STEPS and learner.base_rule != "bp":
@@ -334,6 +337,8 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
             )
             share = f"layer {number}: {layer.clipped_share:.1%} of the weights are at the end of what the cells span"
             lines.append(f"{share}; raise cell.{key} (now {value:g})")
+        if layer.stuck_share > MOST_STUCK:
+            lines.append(f"layer {number}: {layer.stuck_share:.1%} of the cells are stuck, whatever is written to them")
         if layer.weight_error > MOST_ERROR:
             lines.append(
                 f"layer {number}: after their first write the cells miss the weights asked of them by "
@@ -348,10 +353,11 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
             )
     ratio = found.signal_to_noise
     if ratio is not None and ratio < LEAST_RATIO:
+        ways = f"{remedy}, or learner.samples" if remedy else "learner.samples"
         hides = "rounding" if learner.base_rule == "anp" else "rounding and noise that the rule does not know"
         lines.append(
             f"what tells two passes apart changes the loss by {found.delta_loss:.2g} (rms), and what hides that, "
-            f"{hides}, by {found.hidden:.2g}: signal to noise {ratio:.2g}; raise {remedy}, or learner.samples"
+            f"{hides}, by {found.hidden:.2g}: signal to noise {ratio:.2g}; raise {ways}"
         )
     rho = found.correlation
     if rho is not None and rho > MOST_SHARED and not own:

@@ -49,6 +49,8 @@ def chip(node=0.0, dac=None, adc=None, tile=None, wires=None, t_read_s=0.0, **ce
     return ChipDescription.model_validate(parts | {"tile": tile or {}, "clock": {"t_read_s": t_read_s}})
 
 
+ROUNDING = DAC | {"bits": 4, "stochastic_rounding": True}
+
 CHIPS = {
     "polynomial": chip(read_noise={"law": "polynomial", "coefficients_uS": [0.2, 0.5, -0.3], "unit_uS": 25.0}),
     "exponential, node noise": chip(0.1, read_noise={"law": "exponential", "amplitude_uS": 1.0, "scale_uS": 5.0}),
@@ -63,6 +65,10 @@ CHIPS = {
     "rows of tiles, reference": chip(0.0, DAC, None, TILES, read_noise=SQRT, mapping="reference"),
     "DAC noise": chip(dac=DAC | {"noise": 0.05}, read_noise=SQRT),
     "DAC noise, tiles": chip(0.0, {"bits": 7, "bound": 2.0, "noise": 0.1}, ADC, TILES),
+    "DAC rounding": chip(dac=ROUNDING, read_noise=SQRT),
+    "DAC rounding, tiles, offset": chip(0.0, ROUNDING, ADC, TILES, mapping="offset"),
+    "DAC rounding, per slice": chip(0.0, ROUNDING | PER_SLICE | {"noise": 0.02}, ADC, read_noise=SQRT),
+    "DAC rounding, bit-serial": chip(0.0, ROUNDING | SERIAL | {"bound": 2.0}, read_noise=CONSTANT),
     "bit-serial": chip(dac=DAC | SERIAL, adc=ADC, read_noise=SQRT),
     "bit-serial, constant": chip(0.02, DAC | SERIAL, ADC, read_noise=CONSTANT),
     "bit-serial, DAC noise": chip(dac=DAC | SERIAL | {"noise": 0.05}, read_noise=CONSTANT),
@@ -152,6 +158,15 @@ def test_reads_follow_the_law_of_reads_of_every_cell(name):
     check(fast(name), name)
 
 
+def test_a_dac_without_noise_rounds_to_the_nearest():
+    """As the oracle reads it; and the chip is not free of noise."""
+    plain, rounding = (analogsim.Crossbar(WEIGHT, chip(dac=dac)) for dac in (DAC | {"bits": 4}, ROUNDING))
+    quiet = rounding.view(Stream.from_seed(0), rounding.ledger, noisy=False)
+    assert np.array_equal(quiet.read(X), plain.read(X))
+    assert not np.array_equal(rounding.read(X), plain.read(X))
+    assert (plain.description.noise_free, rounding.description.noise_free) == (True, False)
+
+
 @pytest.mark.parametrize("lag_s", [2.5e-7, 1e-5, 1e-3, 1.0])
 def test_two_reads_of_a_sample_covary_as_1_f_noise_does(lag_s):
     """10^6 pairs over 2000 crossbars of 10 outputs, passes τ apart: cor = ρ(τ), mean product within 5 standard errors.
@@ -200,6 +215,18 @@ def one_draw_for_all_slices(self, *where):
     return lambda number: dac_noise(self, *where)(0)
 
 
+def one_uniform_for_all_inputs(self, *where):
+    return lambda: dac_uniforms(self, *where)()[..., :1].expand(-1, -1, self.rows.stop - self.rows.start)
+
+
+def uniforms_of_the_first_tile(self, address, batch, positions):
+    inputs = self.rows.stop - self.rows.start
+    stream = Stream.from_seed(0)
+    return lambda: uniform(self._backend, stream, address, batch, positions * inputs, "cpu").view(
+        batch, positions, inputs
+    )
+
+
 def gain_on_weights_alone(self, *a):
     load(self, *a)
     if self._gain is not None and self._variance is not None:
@@ -216,6 +243,7 @@ def rounding_of_another_column(self, stream, address, rows, outputs, device):
 
 
 drive, dac_noise, load, uniform = crossbar_module.drive, Tile.dac_noise, Tile.load, NumbaBackend.uniform
+dac_uniforms = Tile.dac_uniforms
 BUGS = {
     "idle leg's noise forgotten": (
         "polynomial",
@@ -231,6 +259,14 @@ BUGS = {
     "counter reused in the next step": ("polynomial", AddressReused),
     "bit-serial slices as one read": ("bit-serial", crossbar_module, "drive", driven(squares=lambda one: None)),
     "DAC noise not driven": ("DAC noise", crossbar_module, "drive", driven(x=lambda one: one.asked)),
+    "DAC rounds to the nearest": ("DAC rounding", crossbar_module, "drive", lambda *a: drive(*a[:3], None)),
+    "DAC rounding shared by inputs": ("DAC rounding", Tile, "dac_uniforms", one_uniform_for_all_inputs),
+    "DAC rounding shared by rows of tiles": (
+        "DAC rounding, tiles, offset",
+        Tile,
+        "dac_uniforms",
+        uniforms_of_the_first_tile,
+    ),
     "DAC noise shared by slices": ("bit-serial, DAC noise", Tile, "dac_noise", one_draw_for_all_slices),
     "slices' full scale that of the input": (
         "per slice",

@@ -54,7 +54,9 @@ CHIPS = {
     "pulsed": chip({"mapping": "reference", "weight_headroom": 2.0}, write={"mode": "pulsed", "cell": SOFT}, adc=ADC),
     "pulsed, timed": chip({"drift": DRIFT, "flicker": FLICKER}, write={"mode": "pulsed", "cell": CONSTANT_STEPS}),
     "no cell, pulsed": ChipDescription.model_validate({"write": {"mode": "pulsed", "cell": SOFT}}),
-    "telegraph nodes": chip(node_noise=TELEGRAPH, dac=DAC, adc=ADC | {"stochastic_rounding": True}),
+    "telegraph nodes": chip(
+        node_noise=TELEGRAPH, dac=DAC | {"stochastic_rounding": True}, adc=ADC | {"stochastic_rounding": True}
+    ),
     "telegraph nodes, interleaved": chip(node_noise=TELEGRAPH, pass_schedule="interleaved", tile={"rows": 5}),
     "bit-serial, slices": chip(
         {"slices": {"bits": 2, "cells": 3}, "mapping": "offset", "weight_max": 1.0},

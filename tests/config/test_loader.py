@@ -202,6 +202,36 @@ def test_a_plan_is_read_from_a_mapping(folder):
         load_plan({"data": "digits"})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("cell.weight_max", 9.0), ("adc.noise", 0.5), ("dac.bits", 3), ("node_noise.sigma", 0.25)]
+)
+def test_a_key_that_only_a_chip_has_is_the_chip_s(folder, key, value):
+    for said in (key, f"chip.{key}"):
+        (experiment,) = plan_of("data: digits\nchip: prime\n", f"{said}={value}").values()
+        section, leaf = key.split(".")
+        assert getattr(getattr(experiment.chip, section), leaf) == value
+    assert parse_set("decorrelation.rate=1").key == "decorrelation.rate"  # a chip has such a key too
+
+
+def test_the_keys_of_a_law_are_named(complaints):
+    (said,) = complaints("data: digits\nchip: sonos\n", "cell.read_noise.sigma=0.1")
+    assert said.endswith("chip.cell.read_noise.sigma: unknown key; allowed: valid_uS, law, amplitude_uS, scale_uS")
+
+
+def test_an_optimizer_by_its_name_alone(folder, complaints):
+    """In the file, in a variant and as an option; a later one keeps the other keys."""
+    text = "data: digits\nchip: ideal\nlearner: {rule: bp}\n"
+    (named,) = plan_of(text + "optimizer: on_chip\n", "optimizer.lr=0.1").values()
+    assert (named.optimizer.name, named.optimizer.lr) == ("on_chip", 0.1)
+    found = plan_of(text + "optimizer: {lr: 0.1}\nvariants: {a: {optimizer: sgd}, b: {}}\n")
+    assert [(e.optimizer.name, e.optimizer.lr) for e in found.values()] == [("sgd", 0.1), ("adam", 0.1)]
+    (option,) = plan_of(text, "optimizer=sgd").values()
+    assert option.optimizer.name == "sgd"
+    assert option.replace(optimizer="adam").optimizer.name == "adam"
+    (said,) = complaints(text + "optimizer: sdg\n")
+    assert said == 'e.yaml:4:12: optimizer: "sdg" is not allowed; allowed: adam, sgd or on_chip'
+
+
 # --- round trips ----------------------------------------------------------------------------------------
 
 text = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=20)
@@ -279,7 +309,7 @@ chips = some(
     clock=some(t_read_s=non_negative),
     costs=some(pulse_J=non_negative),
 ) | some(
-    {"cell": cells},
+    {"cell": cells, "clock": some({"t_read_s": positive})},
     adc=some({"bits": bits, "bound": positive}, stochastic_rounding=st.booleans()),
     wires=st.none() | some({"segment_ohm": non_negative}, model=st.sampled_from(["first_order", "exact"])),
     tile=some(rows=st.none() | st.integers(1, 9)),

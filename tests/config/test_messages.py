@@ -201,6 +201,10 @@ CHIPS = r"""
 {cell: {flicker: {t_r_s: 0, strength: {law: log10}}}}
     2:32: chip.cell.flicker.t_r_s: 0 is not allowed; allowed: a number greater than 0
     2:35: chip.cell.flicker.strength.coefficient_uS: is missing and has no default; allowed: a number greater than 0
+{cell: {flicker: {t_r_s: 1, strength: {law: log10, coefficient_uS: 1}}}}
+    2:1: chip.clock.t_read_s: is left out; allowed: $AFTER
+{clock: {t_read_s: 0}, cell: {flicker: {t_r_s: 1, strength: {law: log10, coefficient_uS: 1}}}}
+    2:26: chip.clock.t_read_s: 0 is not allowed; allowed: $AFTER
 {cell: {faults: {stuck_low: 0.6, stuck_high: 0.6}}}
     2:15: chip.cell.faults.stuck_random: is left out; allowed: shares that sum to 1 or less
 {wires: {segment_ohm: 1}}
@@ -301,6 +305,7 @@ WORDS = {name: keys(section) for name, section in SECTIONS.items() if hasattr(se
     "CHIP": keys(schema.ChipDescription, "base"),
     "DEVICES": ", ".join(sorted(path.stem for path in bundled("devices").glob("*.yaml"))),
     "BOUND": "max, calibrated or a number greater than 0",
+    "AFTER": "more than 0 with cell.flicker: reads no time apart have the same 1/f noise, and nothing of it is seen",
     "LAWS": "constant, proportional, sqrt, polynomial, exponential or table",
     "SIGMA": ", ".join(dict.fromkeys(key for law in SIGMAS for key in law.model_fields)),
     "SEEDS": "a count from 1 to 10000, or a list of seeds, all different",

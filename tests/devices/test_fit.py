@@ -137,6 +137,40 @@ def test_a_law_that_cannot_be_fitted_is_refused(simulated, measured, law, degree
     assert wrong in str(error.value)
 
 
+@pytest.mark.parametrize("law", ["proportional", "sqrt", "exponential"])
+def test_a_spread_about_a_target_of_0_is_refused_by_laws_that_have_none_there(simulated, measured, call, law, tmp_path):
+    """The first read of such a target is in line 2."""
+    file = measured(simulated(np.random.default_rng(0), lambda g: 0.3, lambda g: 0.05, cells=40, low=0.0))
+    code, out, err = call("devices", "fit", file, "--law", law, "-o", "my-chip.yaml")
+    assert (code, out, (tmp_path / "my-chip.yaml").exists()) == (1, "", False)
+    assert err.startswith(f"{file}:2: read_uS: ")
+    assert f"at a target of 0, where --law {law} has no spread at all" in err
+    assert err.endswith("; allowed: --law constant, polynomial, or no target of 0\n")
+    assert call("devices", "fit", file, "--law", "constant", "-o", "my-chip.yaml")[0] == 0
+
+
+def test_a_target_of_0_without_a_spread_fits_them(simulated, measured):
+    (programming, _), (read_noise, truth) = KNOWN["proportional"]
+    fit = fit_device(
+        read_measurements(measured(simulated(np.random.default_rng(1), programming, read_noise, low=0.0))),
+        "proportional",
+    )
+    assert fit.read_noise.keywords["k"] == pytest.approx(truth[0], abs=FARTHEST * fit.read_noise.errors["k"])
+
+
+def test_what_the_measurements_do_not_settle_is_said(simulated, measured, call):
+    """A constant spread fitted by a parabola of 40 cells: its slopes are as good as 0."""
+    file = measured(simulated(np.random.default_rng(0), lambda g: 0.3, lambda g: 0.05, cells=40))
+    fit = fit_device(read_measurements(file))
+    loose = fit.programming.unsettled
+    assert loose
+    assert set(loose) <= {"coefficients_uS[1]", "coefficients_uS[2]"}
+    code, _, err = call("devices", "fit", file, "-o", "my-chip.yaml")
+    assert code == 0
+    assert f"warning: programming.{loose[0]}" in err
+    assert "the standard error is larger than the value" in err
+
+
 def test_reads_without_any_spread_are_refused(simulated, measured):
     rows = simulated(np.random.default_rng(0), lambda g: 0.0, lambda g: 0.0, cells=40)
     with pytest.raises(DataError, match="read noise: there is none: all reads agree"):

@@ -36,9 +36,10 @@ def check_rounding(check, draw, convert):
         assert upper + lower == shape[0] or abs(value) > 7
 
 
-def test_stochastic_rounding_is_binomial(draw, check):
+@pytest.mark.parametrize("convert", [converters.convert, converters.quantise], ids=["ADC", "DAC"])
+def test_stochastic_rounding_is_binomial(draw, check, convert):
     """83,333 draws of every value at α = 1e-6: refuses a mean off by 0.85 % of a step."""
-    check_rounding(check, draw, converters.convert)
+    check_rounding(check, draw, convert)
 
 
 def test_stochastic_rounding_keeps_whole_numbers_and_clips(draw):

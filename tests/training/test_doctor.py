@@ -174,6 +174,32 @@ def test_cells_that_hold_nothing_miss_all_of_the_weights(data):
     assert found(data, chip).layers[0].weight_error == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "chip",
+    [
+        {"write": {"mode": "pulsed", "cell": {"model": "constant", "dw_min": 1e-4, "stuck": 0.5}}},
+        {"cell": {"faults": {"stuck_high": 0.5}}, "write": {"mode": "verify"}},
+    ],
+)
+def test_stuck_cells_are_told_apart_from_clipped_weights(data, chip):
+    """Of 12 weights, or 24 cells, at 50 %; a headroom of 2, so that no other is at its end."""
+    chip = {"node_noise": {"sigma": 0.1}, **chip, "cell": {"weight_headroom": 2.0} | chip.get("cell", {})}
+    result = found(data, chip)
+    (layer,) = result.layers
+    assert 0 < layer.stuck_share < 1
+    assert layer.clipped_share == 0
+    (said,) = [line for line in result.advice if "stuck" in line]
+    assert said == f"layer 1: {layer.stuck_share:.1%} of the cells are stuck, whatever is written to them"
+    assert not any("headroom" in line for line in result.advice)
+
+
+def test_no_adc_is_advised_on_where_there_is_none(data):
+    """np, whose own ε of 1e-3 the chip's noise of 0.1 hides."""
+    chip = {"node_noise": {"sigma": 0.1}, "injection_port": True}
+    (said,) = found(data, chip, "np", perturbation=1e-3, difference="both").advice
+    assert said.endswith("raise learner.perturbation, or learner.samples")
+
+
 # --- costs ------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,11 @@ CHIPS = {
     "verify": {"cell": CELL | {"programming": {"law": "constant", "sigma_uS": 0.2}}, "write": VERIFY, "costs": COSTS},
     "pulsed": {"cell": CELL | {"weight_headroom": 2.0}, "write": PULSED},
     "on-chip decorrelation": {"cell": CELL, "decorrelation": "on_chip"},
+    "on-chip decorrelation by pulses": {
+        "cell": CELL | {"weight_headroom": 2.0},
+        "write": PULSED | {"cell": PULSED["cell"] | {"write_noise": 5.0}},
+        "decorrelation": "on_chip",
+    },
     "telegraph": {"node_noise": {"telegraph": {"amplitude": 0.05, "flip_probability": 0.1}}, "costs": COSTS},
 }
 every_chip = pytest.mark.parametrize("name", CHIPS)
@@ -119,7 +124,7 @@ def test_costs_are_in_the_curves_where_there_are_any(data, name):
     trainer = trainer_of(data, name)
     trainer.run()
     first, last = trainer.progress.rows[0], trainer.progress.rows[-1]
-    assert ("pulses" in last) == (name in ("verify", "pulsed"))
+    assert ("pulses" in last) == ("write" in CHIPS[name])
     assert ("energy_J" in last) == ("latency_s" in last) == ("costs" in CHIPS[name])
     for column in ("pulses", "energy_J"):
         assert column not in last or last[column] > first[column]
