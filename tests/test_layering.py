@@ -45,16 +45,19 @@ SIBLINGS = """atomic: errors
     chip.chip: chip.clock chip.crossbar chip.ledger chip.passes
     chip.crossbar: chip.cells chip.clock chip.drive chip.grid chip.ledger chip.node_source chip.pulsed_cells chip.tile
     chip.passes: chip.crossbar
+    chip.side_by_side: chip.chip
     chip.pulsed_cells: chip.cells chip.grid
     chip.tile: chip.cells chip.drive chip.leg
     learners.activity_perturbation: learners.perturbation
     learners.backpropagation: learners.perturbation
     learners.iterative_perturbation: learners.perturbation
     learners.node_perturbation: learners.perturbation
+    learners.side_by_side: learners.backpropagation learners.decorrelation learners.perturbation
     training.build: training.data training.distributed training.loop training.losses training.optimizer
     training.data: training.images
     training.loop: training.checkpoint training.data training.distributed training.optimizer training.oracle
     training.distributed: training.data
+    training.seeds: training.loop training.optimizer training.oracle
     training.doctor: training.build training.data training.loop training.oracle
     experiment.evaluate: experiment.results experiment.run
     experiment.run: experiment.results
@@ -66,9 +69,10 @@ SIBLINGS = """atomic: errors
     experiment.tables: experiment.results
     experiment.tensorboard: experiment.results experiment.run
     experiment.trials: experiment.results experiment.run experiment.tensorboard experiment.threads
+    experiment.together: experiment.results experiment.run experiment.threads experiment.trials
     experiment.state: experiment.results experiment.trials
     experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
-    experiment.sweep: experiment.trials
+    experiment.sweep: experiment.together experiment.trials
     experiment.cluster: experiment.sweep experiment.trials
     experiment.estimate: experiment.threads experiment.trials
     experiment.export: experiment.results experiment.tables

@@ -30,11 +30,12 @@ from analogsim.config.loader import (
     written_out,
 )
 from analogsim.config.schema import Experiment, anchored_data
-from analogsim.config.yaml_tree import Tree, dotted, dump
+from analogsim.config.yaml_tree import Tree, dotted, dump, show
 from analogsim.errors import ConfigError, Problem
 
 MOST_TRIALS = 100_000
 MOST_PROBLEMS = 100
+BATCHED = ("auto", "off")  # the default first
 _NAMES = {"chip": {"name", "description", "technology", "paper", "source"}, "seeds": True, "training": {"checkpoint_s"}}
 
 
@@ -71,13 +72,15 @@ class Trial:
 class Sweep:
     """columns: of the axes in the tables. text: sweep.yaml, which reads back to the same trials.
 
-    repeated: how many points of the axes came to a trial that is there already.
+    repeated: how many points of the axes came to a trial that is there already. batched_seeds: seeds of
+    one configuration may be trained together; it changes no result, and is no part of a trial's identity.
     """
 
     columns: tuple[str, ...]
     trials: tuple[Trial, ...]
     text: str
     repeated: int = 0
+    batched_seeds: bool = True
 
 
 def identity(experiment: Experiment, seed: int) -> str:
@@ -100,7 +103,8 @@ def load_sweep(
     problems = list(base.problems)
     if axes is not None:
         base.graft(("axes",), options_of([Override("axes", dict(axes), "axes")])[0][1])
-    overrides = _axes_replaced(base, overrides, problems)
+    overrides = _grafted(base, overrides, problems)
+    batched_seeds = _batched_seeds(base, problems)
     parsed = read_axes(base, problems)
     base.value.pop("axes", None)
     options = options_of(overrides)
@@ -122,8 +126,9 @@ def load_sweep(
     return Sweep(
         tuple(key for axis in parsed for key in axis.keys if key != "chip"),
         tuple(builder.trials.values()),
-        _text(base, kept, parsed, options, builder.first),
+        _text(base, kept, parsed, options, builder.first) + f"batched_seeds: {batched_seeds}\n",
         builder.repeated,
+        batched_seeds == BATCHED[0],
     )
 
 
@@ -196,16 +201,26 @@ def _points(axes: list[Axis]) -> Iterator[dict[str, Tree]]:
         yield {key: tree for axis, point in zip(axes, chosen) for key, tree in zip(axis.keys, point)}
 
 
-def _axes_replaced(base: Tree, overrides: Sequence[Override], problems: list[Problem]) -> list[Override]:
-    """The overrides but those of `axes.KEY`, which are put in their place."""
+def _batched_seeds(base: Tree, problems: list[Problem]) -> str:
+    """What the file says of `batched_seeds`, which is taken out of it."""
+    said = base.value.get("batched_seeds", BATCHED[0])
+    if said not in BATCHED:
+        message = f"{show(said)} is not allowed; allowed: {' or '.join(BATCHED)}"
+        problems.append(base.problem(("batched_seeds",), said, message))
+    base.value.pop("batched_seeds", None)
+    return said
+
+
+def _grafted(base: Tree, overrides: Sequence[Override], problems: list[Problem]) -> list[Override]:
+    """The overrides but those of what is the sweep's own, which are put in their place."""
     rest: list[Override] = []
     for override in overrides:
         head, _, key = override.key.partition(".")
-        if head != "axes":
+        if head not in ("axes", "batched_seeds"):
             rest.append(override)
             continue
         said = options_of([override])[0][1]
-        at = ("axes",) if not key else ("axes", key)
+        at = (head,) if not key else (head, key)
         base.graft(at, said)
         problems += said.problems
     return rest

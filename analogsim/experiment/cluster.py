@@ -50,18 +50,18 @@ def dask_setup(worker: distributed.Worker) -> None:
 
 
 def run_all(
-    tasks: list[Task],
+    groups: list[list[Task]],
     folder: Path,
     options: Options,
     stop: Callable[[], bool],
     begun: Callable[[Task], None],
     ended: Callable[[Task, Ended], None],
 ) -> None:
-    """Run the tasks to their ends, or until `stop()`, told as they begin and end."""
+    """Run the tasks to their ends, or until `stop()`, told as they begin and end. Those of a group go together."""
     mark = folder.absolute() / ".stop"
-    with _client(options, len(tasks)) as client:
+    with _client(options, len(groups)) as client:
         try:
-            _Dispatch(client, mark, options, begun, ended).run(deque(tasks), stop)
+            _Dispatch(client, mark, options, begun, ended).run(deque(groups), stop)
         except (OSError, RuntimeError, CancelledError) as error:
             if client.status == "running":
                 raise
@@ -73,13 +73,13 @@ def run_all(
 class _Dispatch:
     def __init__(self, client: distributed.Client, mark: Path, options: Options, begun: Any, ended: Any):
         self.client, self.mark, self.options, self.begun, self.ended = client, mark, options, begun, ended
-        self.running: dict[distributed.Future, Task] = {}
+        self.running: dict[distributed.Future, list[Task]] = {}
         scheduler = options.scheduler or ""  # a running cluster has counted already, by its own rule
         self.counts_here = not scheduler or scheduler.endswith(SLURM_FILE)
         self.deaths: Counter[str] = Counter()
         self.ready: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
 
-    def run(self, waiting: deque[Task], stop: Callable[[], bool]) -> None:
+    def run(self, waiting: deque[list[Task]], stop: Callable[[], bool]) -> None:
         stopping: float | None = None
         while waiting or self.running:
             if stopping is None and stop():
@@ -95,46 +95,49 @@ class _Dispatch:
                 future = self.ready.get(timeout=STOP_EVERY_S)
             except queue.Empty:
                 continue
-            again = self._gather(future)
-            if again is not None:
-                waiting.append(again)
+            waiting.extend([task] for task in self._gather(future))
 
-    def _submit(self, task: Task) -> None:
+    def _submit(self, group: list[Task]) -> None:
+        task = group[0]
         attempt = self.deaths[task.name]
         wanted = {"GPU": 1} if task.device.startswith("cuda") and self._have_gpus() else None
         future = self.client.submit(
-            work, self.options.work, task, str(self.mark), key=f"{task.name}-{attempt}", pure=False, resources=wanted
+            work, self.options.run, group, str(self.mark), key=f"{task.name}-{attempt}", pure=False, resources=wanted
         )
-        self.running[future] = task
+        self.running[future] = group
         future.add_done_callback(self.ready.put)
-        self.begun(task)
+        for task in group:
+            self.begun(task)
 
-    def _gather(self, future: distributed.Future) -> Task | None:
-        """Take note of how a task ended; the task again, if its worker died and it has a try left."""
-        task = self.running.pop(future)
-        error = future.exception() if future.status == "error" else None
+    def _gather(self, future: distributed.Future) -> list[Task]:
+        """Take note of how tasks ended; those to be tried again, as their worker died and they have a try left."""
+        group = self.running.pop(future)
         if future.status == "finished":
-            self.ended(task, future.result())
-        elif isinstance(error, distributed.KilledWorker):
+            for task, how in zip(group, future.result()):
+                self.ended(task, how)
+            return []
+        error = future.exception() if future.status == "error" else None
+        return [task for task in group if self._again(task, future.status, error)]
+
+    def _again(self, task: Task, status: str | None, error: Any) -> bool:
+        if isinstance(error, distributed.KilledWorker):
             self.deaths[task.name] += 1
-            if self.counts_here and self.deaths[task.name] <= RETRIES:
-                self.ended(task, Ended("pending"))
-                return task
-            self.ended(task, Ended("failed", KILLED))
-        elif future.status == "error":
+            again = self.counts_here and self.deaths[task.name] <= RETRIES
+            self.ended(task, Ended("pending") if again else Ended("failed", KILLED))
+            return again
+        if status == "error":
             self.ended(task, Ended("failed", f"{type(error).__name__}: {error}".split("\n")[0]))
-        else:  # cancelled, lost: the scheduler forgot it
-            self.ended(task, Ended("pending"))
-            return task
-        return None
+            return False
+        self.ended(task, Ended("pending"))  # cancelled, lost: the scheduler forgot it
+        return True
 
     def _have_gpus(self) -> bool:
         workers = self.client.scheduler_info()["workers"].values()
         return any("GPU" in worker["resources"] for worker in workers)
 
 
-def work(run: Callable[[Task, Callable[[], bool]], Ended], task: Task, mark: str) -> Ended:
-    """Run one task in a worker, until the sweep's mark says stop."""
+def work(run: Callable[[list[Task], Callable[[], bool]], list[Ended]], group: list[Task], mark: str) -> list[Ended]:
+    """Run tasks in a worker, until the sweep's mark says stop."""
     looked, seen = 0.0, False
 
     def stop() -> bool:
@@ -143,9 +146,9 @@ def work(run: Callable[[Task, Callable[[], bool]], Ended], task: Task, mark: str
             seen, looked = os.path.exists(mark), time.monotonic()
         return seen
 
-    if task.device == "cuda":
-        task = replace(task, device=_own_gpu())
-    return run(task, stop)
+    if group[0].device == "cuda":
+        group = [replace(task, device=_own_gpu()) for task in group]
+    return run(group, stop)
 
 
 def _own_gpu() -> str:

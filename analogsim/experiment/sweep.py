@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from analogsim.experiment.results import held
 from analogsim.experiment.run import checked_backend, stop_signals
 from analogsim.experiment.state import State, Tables, standings, write_if_new
 from analogsim.experiment.tables import Results, load_results
+from analogsim.experiment.together import run_together
 from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
+from analogsim.network import Network
 from analogsim.training.build import build_network, check_plan
 from analogsim.training.data import load_data
+from analogsim.training.seeds import seeds_at_once
 
 TABLES_EVERY_S = 1.0
 
@@ -46,7 +49,8 @@ class Options:
     """How a sweep is run; nothing of it changes a result.
 
     workers: processes, 1 for none but this one. scheduler: a dask cluster's address or a Slurm
-    file, in place of processes here. threads: of each worker. work: what trains a trial.
+    file, in place of processes here. threads: of each worker. work: what trains a trial, another than
+    `run_trial` each by itself.
     """
 
     workers: int = 1
@@ -58,6 +62,10 @@ class Options:
     threads: int = 1
     log: str | None = None
     work: Callable[[Task, Callable[[], bool]], Ended] = run_trial
+
+    def run(self, tasks: Sequence[Task], stop: Callable[[], bool]) -> list[Ended]:
+        """Train trials that are sent together."""
+        return [self.work(tasks[0], stop)] if len(tasks) == 1 else run_together(tasks, stop)
 
 
 def sweep(
@@ -106,17 +114,20 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
             text = "1 trial in the folder is" if len(others) == 1 else f"{len(others)} trials in the folder are"
             watcher.message(f"{text} not of this sweep; they are kept, and left out of its tables")
         tables = Tables(sweep, folder, state)
-        if state.left:
-            _check_data([trials[name] for name in state.left])
+        at_once = _checked_data([trials[name] for name in state.left])
         write_if_new(folder / "sweep.yaml", sweep.text)
         tables.write()
         tasks = [_task(trials[name], folder, options) for name in state.left]
         if tasks:
-            _run(tasks, folder, options, state, tables, watcher)
+            alone = not sweep.batched_seeds or options.work is not run_trial
+            groups = [[task] for task in tasks] if alone else _grouped(tasks, at_once, options)
+            _run(groups, folder, options, state, tables, watcher)
     return state
 
 
-def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables: Tables, watcher: Watcher) -> None:
+def _run(
+    groups: list[list[Task]], folder: Path, options: Options, state: State, tables: Tables, watcher: Watcher
+) -> None:
     halt: list[str] = []
     failed: list[str] = []  # now, not by an earlier start
 
@@ -148,15 +159,17 @@ def _run(tasks: list[Task], folder: Path, options: Options, state: State, tables
 
         try:
             if options.workers == 1 and options.scheduler is None:
-                for task in tasks:
+                for group in groups:
                     if stop():
                         break
-                    begun(task)
-                    ended(task, options.work(task, stop))
+                    for task in group:
+                        begun(task)
+                    for task, how in zip(group, options.run(group, stop)):
+                        ended(task, how)
             else:
                 from analogsim.experiment.cluster import run_all
 
-                run_all(tasks, folder, options, stop, begun, ended)
+                run_all(groups, folder, options, stop, begun, ended)
         finally:
             tables.write()
         state.interrupted = bool(signalled() and state.left)
@@ -185,18 +198,46 @@ def _task(trial: Trial, folder: Path, options: Options) -> Task:
     )
 
 
-def _check_data(trials: Iterable[Trial]) -> None:
-    """Refuse before any training data that cannot be read, and networks that do not fit it."""
-    seen: set[str] = set()
+def _grouped(tasks: Iterable[Task], at_once: Mapping[str, int], options: Options) -> list[list[Task]]:
+    """Seeds of one configuration that are trained together, as far as memory allows and every worker has some.
+
+    On a cluster's own scheduler, whose workers come and go, and on a GPU each trial is sent by itself.
+    """
+    if options.scheduler is not None or options.device != "cpu":
+        return [[task] for task in tasks]
+    alike: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        alike.setdefault((task.run, _but_seeds(task.experiment)), []).append(task)
+    share = max(1, sum(map(len, alike.values())) // options.workers)
+    groups: list[list[Task]] = []
+    for seeds in alike.values():
+        parts = -(-len(seeds) // min(at_once[seeds[0].name], share))
+        size = -(-len(seeds) // parts)  # of equal parts
+        groups += [seeds[start : start + size] for start in range(0, len(seeds), size)]
+    return groups
+
+
+def _but_seeds(experiment: str) -> str:
+    return json.dumps(json.loads(experiment) | {"seeds": None})
+
+
+def _checked_data(trials: Iterable[Trial]) -> dict[str, int]:
+    """How many seeds of every trial's configuration fit into memory together, by the trial's name.
+
+    Refuses before any training data that cannot be read, and networks that do not fit it.
+    """
+    networks: dict[str, Network] = {}
     data: dict[str, Any] = {}
+    at_once: dict[str, int] = {}
     for trial in trials:
         experiment = trial.experiment
         text = json.dumps([experiment.data, experiment.network.model_dump(mode="json")])
-        if text not in seen:
-            seen.add(text)
+        if text not in networks:
             if experiment.data not in data:
                 data[experiment.data] = load_data(experiment.data)
-            build_network(experiment, data[experiment.data])
+            networks[text] = build_network(experiment, data[experiment.data])
+        at_once[trial.name] = seeds_at_once(experiment, networks[text])
+    return at_once
 
 
 def available_workers(device: str = "cpu") -> int:

@@ -74,7 +74,7 @@ def run_trial(task: Task, stop: Callable[[], bool]) -> Ended:
     """Train a trial, or go on with it, to its end or to `stop()`; whatever it raises is said, not raised."""
     folder = Path(task.folder)
     try:
-        with threads_limited(task.threads), _claimed(folder, stop) as free:
+        with threads_limited(task.threads), claimed_trial(folder, stop) as free:
             if not free:
                 return Ended("pending")
             ended = standing(folder)
@@ -113,7 +113,7 @@ def reporter_for(log: str | None, folder: Path, also: Reporter | None = None) ->
 
 
 @contextmanager
-def _claimed(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
+def claimed_trial(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
     """The folder as this trial's; waits while a worker of a sweep that was killed still has it."""
     while True:
         try:

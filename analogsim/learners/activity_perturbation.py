@@ -17,6 +17,7 @@ from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
 from analogsim.learners.perturbation import (
+    Errors,
     Perturbation,
     add_scaled,
     gradient,
@@ -40,6 +41,9 @@ class ActivityPerturbation:
         return probes_against_first(self.perturbation, step, batch, self.samples, self.noisy_baseline)
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        return gradient(*self.errors(activities, losses))
+
+    def errors(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> Errors:
         passes, lost = iter(activities), iter(losses)  # not zipped: zip holds a pair until the next one is there
         first, first_loss = next(passes), next(lost)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
@@ -52,7 +56,7 @@ class ActivityPerturbation:
             for error, delta in zip(errors, deltas):
                 add_scaled(error, factor, delta)
             del noisy  # ahead of the next pass
-        return gradient(errors, first.inputs)
+        return errors, first.inputs
 
     def state(self) -> dict[str, Tensor]:
         return {}

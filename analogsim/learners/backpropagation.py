@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import gradient
+from analogsim.learners.perturbation import Errors, gradient
 from analogsim.network import Network
 
 
@@ -32,6 +32,9 @@ class BackPropagation:
         return (Probe(),)
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        return gradient(*self.errors(activities, losses))
+
+    def errors(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> Errors:
         """The loss must hang on the pass's outputs: its gradient starts the way back."""
         ((first, loss),) = zip(activities, losses)
         (error,) = torch.autograd.grad(loss, first.outputs, torch.ones_like(loss))
@@ -43,7 +46,7 @@ class BackPropagation:
             below = first.pre_activations[layer - 1]
             error = self.network.layers[layer].scatter(error).view_as(below) * self.network.derivative(below)
             errors.insert(0, error)
-        return gradient(errors, first.inputs)
+        return errors, first.inputs
 
     def state(self) -> dict[str, Tensor]:
         return {f"weight{index}": weight for index, weight in enumerate(self.weights)}

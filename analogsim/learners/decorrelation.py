@@ -35,7 +35,11 @@ class Decorrelated:
         passes = iter(activities)
         first = next(passes)
         update = self.rule.tell(chain([first], passes), losses)  # first: BP still needs the R of this pass
-        for matrix, x in zip(self.matrices, first.inputs):
+        return self.decorrelated(update, first.inputs)
+
+    def decorrelated(self, update: WeightUpdate, inputs: Sequence[Tensor]) -> WeightUpdate:
+        """The rule's update with that of R, which is changed in place. inputs: x*_{l-1} of the first pass."""
+        for matrix, x in zip(self.matrices, inputs):
             if self.share is None:
                 decorrelate(matrix, self._subset(x), self.rate)
             else:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, add_scaled, gradient, safe_ratio, squared_norm
+from analogsim.learners.perturbation import Errors, Perturbation, add_scaled, gradient, safe_ratio, squared_norm
 from analogsim.network import Network
 
 
@@ -37,6 +37,9 @@ class IterativePerturbation:
         return (Probe(), *(draw(step, 1 + index, batch, [layer]) for index, layer in enumerate(layers)))
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        return gradient(*self.errors(activities, losses))
+
+    def errors(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> Errors:
         passes = zip(activities, losses)
         first = base, base_loss = next(passes)
         errors = [torch.zeros_like(a) for a in base.pre_activations]
@@ -49,7 +52,7 @@ class IterativePerturbation:
             units = math.prod(self.network.layers[layer].output_shape)
             scaled = (loss - base_loss) * (units / self.samples)
             add_scaled(errors[layer], safe_ratio(scaled, squared_norm([delta])), delta)
-        return gradient(errors, first[0].inputs)
+        return errors, first[0].inputs
 
     def state(self) -> dict[str, Tensor]:
         return {}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from analogsim.contracts import Activities, Probe, WeightUpdate
-from analogsim.learners.perturbation import Perturbation, add_scaled, gradient, probes_against_first
+from analogsim.learners.perturbation import Errors, Perturbation, add_scaled, gradient, probes_against_first
 from analogsim.network import Network
 
 
@@ -37,6 +37,9 @@ class NodePerturbation:
         return self._asked
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
+        return gradient(*self.errors(activities, losses))
+
+    def errors(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> Errors:
         passes = zip(activities, losses)
         first, first_loss = next(passes)
         both = self.noisy_baseline and self.difference == "both"
@@ -49,7 +52,7 @@ class NodePerturbation:
                 if both:
                     epsilon = epsilon - _epsilon(self._asked[0], layer)
                 add_scaled(error, factor, epsilon)
-        return gradient(errors, first.inputs)
+        return errors, first.inputs
 
     def state(self) -> dict[str, Tensor]:
         return {}

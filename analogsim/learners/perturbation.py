@@ -94,6 +94,9 @@ def safe_ratio(numerator: Tensor, squared: Tensor) -> Tensor:
     return torch.where(squared > 0, numerator / squared, 0.0)
 
 
+Errors = tuple[Sequence[Tensor], Sequence[Tensor]]  # e_l of every sample, and x*_{l-1} of the first pass
+
+
 def gradient(errors: Sequence[Tensor], inputs: Sequence[Tensor]) -> WeightUpdate:
     """Mean over the batch of e_l x*_{l-1}ᵀ (weights) and e_l (biases), summed over positions."""
     layers = []

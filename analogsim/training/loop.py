@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from torch import Tensor
 from analogsim.backends.torch import full_precision
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.passes import passes_at_once
-from analogsim.contracts import Activities, Chip, Learner, Probe
+from analogsim.contracts import Activities, Chip, Learner, Probe, WeightUpdate
 from analogsim.errors import ArgumentError
 from analogsim.learners.decorrelation import Decorrelated
 from analogsim.streams import Stream
@@ -62,6 +63,7 @@ class Trainer:
     epochs: int
     angle: bool = False
     team: Team = ALONE
+    together: int = 1  # trainers whose steps are made with this one's: each is one such part of the time
     progress: Progress = field(default_factory=Progress)
     _unread: Tensor | None = field(default=None, init=False, repr=False)  # (losses, hits) summed where the data lies
 
@@ -81,41 +83,54 @@ class Trainer:
         after_epoch: Callable[[], None] = lambda: None,
     ) -> None:
         """Train until done, diverged, or `stop()` between two steps."""
-        progress = self.progress
-        started, before = time.perf_counter(), progress.seconds
+        with full_precision():
+            steps = self.steps(stop, after_step, after_epoch)
+            asked = next(steps, None)
+            with suppress(StopIteration):
+                while asked is not None:
+                    asked = steps.send(self._step(*asked))
+
+    def steps(
+        self, stop: Callable[[], bool], after_step: Callable[[], None], after_epoch: Callable[[], None]
+    ) -> Generator[tuple[Tensor, bool], float | None]:
+        """All of `run` but its steps: (rows of the training data, whether to measure the angle) of each, for
+        the angle that comes back. training/seeds.py makes the steps of several trainers in one."""
+        progress, ticked = self.progress, time.perf_counter()
 
         def tick() -> None:
-            progress.seconds = before + time.perf_counter() - started
+            nonlocal ticked
+            now = time.perf_counter()
+            progress.seconds += (now - ticked) / self.together
+            ticked = now
 
-        with full_precision():
-            if not progress.rows:
-                self._record_untrained()
+        if not progress.rows:
+            self._record_untrained()
+            tick()
+            progress.status = "running" if self.epochs else "ok"
+            after_epoch()
+        while progress.status == "running" and progress.epoch <= self.epochs:
+            order = torch.from_numpy(self.shuffle.permutation(len(self.data.x_train), progress.epoch))
+            order = order.to(self.data.x_train.device)
+            angle = None
+            while progress.batches < self.batches:
+                if self.team.any(stop()):
+                    return
+                rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
+                last = progress.batches == self.batches - 1
+                angle = yield rows, self.angle and last
                 tick()
-                progress.status = "running" if self.epochs else "ok"
-                after_epoch()
-            while progress.status == "running" and progress.epoch <= self.epochs:
-                order = torch.from_numpy(self.shuffle.permutation(len(self.data.x_train), progress.epoch))
-                order = order.to(self.data.x_train.device)
-                angle = None
-                while progress.batches < self.batches:
-                    if self.team.any(stop()):
-                        return
-                    rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
-                    last = progress.batches == self.batches - 1
-                    angle = self._step(rows, with_angle=self.angle and last)
-                    tick()
-                    if (last or self._looks(progress.batches)) and self._diverged():
-                        progress.status = "diverged"
-                        break
-                    if not last:  # its angle is in no checkpoint; the epoch's own follows at once
-                        after_step()
-                self._record_epoch(angle)
-                if self.team.size > 1:
-                    self.team.check_alike(self.checkpoint().tensors)
-                tick()
-                if progress.status == "running" and progress.epoch > self.epochs:
-                    progress.status = "ok"
-                after_epoch()
+                if (last or self._looks(progress.batches)) and self._diverged():
+                    progress.status = "diverged"
+                    break
+                if not last:  # its angle is in no checkpoint; the epoch's own follows at once
+                    after_step()
+            self._record_epoch(angle)
+            if self.team.size > 1:
+                self.team.check_alike(self.checkpoint().tensors)
+            tick()
+            if progress.status == "running" and progress.epoch > self.epochs:
+                progress.status = "ok"
+            after_epoch()
 
     def _looks(self, batches: int) -> bool:
         """Whether the losses are looked at after that many batches of the epoch: where that costs nothing, always."""
@@ -142,13 +157,13 @@ class Trainer:
         progress, team, whole = self.progress, self.team, len(rows)
         x, y = self.data.batch("train", rows[team.take(whole)])
         before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
-        exact = oracle.true_gradient(self.chip, self._matrices(), x, y, self.loss) if with_angle else None
+        exact = self.true_gradient(x, y) if with_angle else None
         probes = self.learner.ask(progress.step, len(x))
         if not probes:
             raise ArgumentError("ask", probes, "one pass or more")
         passes = self._passes(x, y, probes)
         first, losses = next(passes)
-        sums = torch.stack([losses.detach().sum().double(), oracle.hits(first.outputs, y).double()])
+        sums = self.sums(losses, first.outputs, y)
         passes = chain([(first, losses)], passes)
         del first, losses
         # Passes that fit in memory side by side are told as they are. More are told as iterators that
@@ -160,13 +175,21 @@ class Trainer:
                 gradient = self.learner.tell(*zip(*passes))
         team.count(self.chip.ledger, before)
         gradient = team.mean(gradient, self.optimizer.factored)
-        self._unread = sums if self._unread is None else self._unread + sums
         angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
-        progress.step += 1
-        progress.batches += 1
-        progress.seen += whole
+        self.count(sums, whole)
         return angle
+
+    def sums(self, losses: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
+        """(losses, hits) of a first pass, each summed where they are."""
+        return torch.stack([losses.detach().sum().double(), oracle.hits(outputs, y).double()])
+
+    def count(self, sums: Tensor, seen: int) -> None:
+        """A step is done."""
+        self._unread = sums if self._unread is None else self._unread + sums
+        self.progress.step += 1
+        self.progress.batches += 1
+        self.progress.seen += seen
 
     def _passes(self, x: Tensor, y: Tensor, probes: Sequence[Probe]) -> Iterator[tuple[Activities, Tensor]]:
         chip = self.chip
@@ -178,8 +201,10 @@ class Trainer:
             yield activities, losses
             del activities, losses  # ahead of the next pass
 
-    def _matrices(self) -> list[Tensor] | None:
-        return list(self.learner.matrices) if isinstance(self.learner, Decorrelated) else None
+    def true_gradient(self, x: Tensor, y: Tensor) -> WeightUpdate | None:
+        """BP's of this batch, by the oracle."""
+        matrices = list(self.learner.matrices) if isinstance(self.learner, Decorrelated) else None
+        return oracle.true_gradient(self.chip, matrices, x, y, self.loss)
 
     def _record_untrained(self) -> None:
         chip = oracle.evaluation_view(self.chip)

@@ -64,8 +64,10 @@ class Optimizer:
 
     def step(self, gradient: WeightUpdate) -> WeightUpdate:
         """The amounts to subtract, None where the gradient is; their tensors are reused by the next step."""
-        if self._settings.name == "on_chip":
-            return self._on_chip(gradient)
+        return step_together([self], [gradient])[0]
+
+    def _take(self, gradient: WeightUpdate) -> list[int]:
+        """Set changes to 0 and note the gradient; which of them have one."""
         parts = [*(layer.weight for layer in gradient.layers), *(layer.bias for layer in gradient.layers)]
         for part, change, kept in zip(parts, self._changes, self._gradients, strict=True):
             change.zero_()
@@ -73,7 +75,10 @@ class Optimizer:
                 torch.mm(part.errors.flatten(0, -2).T, part.inputs.flatten(0, -2), out=kept)
             elif part is not None:
                 kept.copy_(part)
-        self._move([index for index, part in enumerate(parts) if part is not None])
+        return [index for index, part in enumerate(parts) if part is not None]
+
+    def _changed(self, gradient: WeightUpdate) -> WeightUpdate:
+        """What the zeros have become."""
         self._keep_in_step(self._weights)
         return WeightUpdate(
             tuple(
@@ -85,44 +90,6 @@ class Optimizer:
                 for layer, weight, bias in zip(gradient.layers, self._weights, self._biases)
             )
         )
-
-    def _move(self, moved: Sequence[int]) -> None:
-        """Turn zeros into changes, and remember; what has no gradient is passed over."""
-        settings = self._settings
-        changes, gradients = ([tensors[i] for i in moved] for tensors in (self._changes, self._gradients))
-        state: dict[str, list[Any]] = {name: [held[i] for i in moved] for name, held in self._state.items()}
-        # maximize: the change comes out as +η·(...), the amount to subtract.
-        if settings.name == "adam":
-            adam(
-                changes,
-                gradients,
-                state["exp_avg"],
-                state["exp_avg_sq"],
-                [],
-                state["step"],
-                fused=True,
-                amsgrad=False,
-                beta1=settings.betas[0],
-                beta2=settings.betas[1],
-                lr=settings.lr,
-                weight_decay=0.0,
-                eps=settings.eps,
-                maximize=True,
-            )
-            return
-        sgd(
-            changes,
-            gradients,
-            state["momentum_buffer"],
-            weight_decay=0.0,
-            momentum=settings.momentum,
-            lr=settings.lr,
-            dampening=0.0,
-            nesterov=False,
-            maximize=True,
-        )
-        for index, buffer in zip(moved, state["momentum_buffer"]):
-            self._state["momentum_buffer"][index] = buffer
 
     def _on_chip(self, gradient: WeightUpdate) -> WeightUpdate:
         """η times the gradient, in the form the rule gave it."""
@@ -165,3 +132,53 @@ class Optimizer:
             if int(index) >= len(self._changes):
                 raise KeyError(key)
             self._state[name][int(index)] = value.to(self._changes[int(index)].device, copy=True)
+
+
+def step_together(optimizers: Sequence[Optimizer], gradients: Sequence[WeightUpdate]) -> list[WeightUpdate]:
+    """`Optimizer.step` of each, all of one setting, in one call of Adam or SGD."""
+    if optimizers[0].factored:
+        return [one._on_chip(gradient) for one, gradient in zip(optimizers, gradients)]
+    moved = [(one, index) for one, gradient in zip(optimizers, gradients) for index in one._take(gradient)]
+    _move(moved)
+    return [one._changed(gradient) for one, gradient in zip(optimizers, gradients)]
+
+
+def _move(moved: Sequence[tuple[Optimizer, int]]) -> None:
+    """Turn zeros into changes, and remember; what has no gradient is passed over."""
+    if not moved:
+        return
+    settings = moved[0][0]._settings
+    changes, gradients = [one._changes[i] for one, i in moved], [one._gradients[i] for one, i in moved]
+    state: dict[str, list[Any]] = {name: [one._state[name][i] for one, i in moved] for name in moved[0][0]._state}
+    # maximize: the change comes out as +η·(...), the amount to subtract.
+    if settings.name == "adam":
+        adam(
+            changes,
+            gradients,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            [],
+            state["step"],
+            fused=True,
+            amsgrad=False,
+            beta1=settings.betas[0],
+            beta2=settings.betas[1],
+            lr=settings.lr,
+            weight_decay=0.0,
+            eps=settings.eps,
+            maximize=True,
+        )
+        return
+    sgd(
+        changes,
+        gradients,
+        state["momentum_buffer"],
+        weight_decay=0.0,
+        momentum=settings.momentum,
+        lr=settings.lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=True,
+    )
+    for (one, index), buffer in zip(moved, state["momentum_buffer"]):
+        one._state["momentum_buffer"][index] = buffer
