@@ -5,7 +5,7 @@
     n_c ~ N(0, Σ_j V_cj x'_j²) ,   r ~ N(0, Σ_j V_ref,j x'_j²) shared by the tile's columns ,   W = ±G / s
 
 All of n is Gaussian and independent over outputs but for r, so one draw an output holds it; r is one more
-a read. V x'² is exact; with wires, V holds the local voltages to first order. `mapping: offset` reads
+a read. V x'² is exact; with wires, V and V_ref hold the local voltages to first order. `mapping: offset` reads
 W + G_mid / s and takes G_mid Σ x̂ / s off after the ADC. What belongs to a node (ε, its noise) enters here
 only where one conversion makes an output; else crossbar.py adds it to the digital sum.
 """
@@ -32,6 +32,7 @@ from analogsim.streams import Address, Stream
 TINY = torch.finfo(torch.float32).tiny
 LEAST = 1e-150  # µS per weight, of a diverged network whose w_max is infinite
 CALIBRATED = 3.0  # times the largest norm of a column's weights
+Variance = Tensor | float | None
 
 
 @dataclass
@@ -100,8 +101,7 @@ class Tile:
         if isinstance(weight_max, Tensor):
             self.unit, weight_max = weight_max.repeat(self._planes), 1.0
         self._weight_max = weight_max
-        self.weight, self._variance = self._differences(cells, found)
-        self._reference = self._reference_variance(cells, found)
+        self.weight, self._variance, self._reference = self._differences(cells, found)
         self._middle, self._one_cell, cell = 0.0, self._weight_max, self._cell
         if cell is not None and cell.mapping == "offset":
             self._middle = (cell.g_min_uS + cell.g_max_uS) / 2 / self._per_weight()
@@ -120,54 +120,52 @@ class Tile:
         per_weight = float(conductance_per_weight(self._weight_max, cell.g_min_uS, cell.g_max_uS, single))
         return max(per_weight, LEAST)
 
-    def _differences(self, cells: Cells, found: dict[str, Found]) -> tuple[Tensor, Tensor | float | None]:
-        """(W, V) of the tile; V one number where all cells are alike, None where none is noisy."""
+    def _differences(self, cells: Cells, found: dict[str, Found]) -> tuple[Tensor, Variance, Variance]:
+        """(W, V, V_ref) of the tile; V one number where all cells are alike, None where none is noisy.
+
+        V (columns, rows), V_ref (planes, rows), in squared weights.
+        """
         exact, variance = cells.exact and self._chip.wires is None, None
         weight = cells.weight[self.columns, self.rows] if exact else None
         if weight is not None and self.unit is not None:
             weight = weight / self.unit[:, None]
         per_weight = self._per_weight() if self._cell is not None else 1.0
+        reference = self._reference_cells(cells, found["reference"]) if "reference" in found else None
+        of_reference = None if reference is None else reference.variance
         for name, sign in (("plus", 1 / per_weight), ("minus", -1 / per_weight), ("single", 1 / per_weight)):
             if name in found:
                 block = _planes_of(found[name], self._planes, cells.weight.shape[0], self.columns, self.rows)
-                g, v = (None, block.variance) if exact else self._sensed(block, cells, found)
+                g, v = None, block.variance
+                if not exact:
+                    g, v, of_reference = self._sensed(block, reference)
                 if g is not None:
                     weight = g * sign if weight is None else weight.add_(g, alpha=sign)
                 if v is not None:
                     variance = v if variance is None else variance + v
         assert weight is not None
-        return weight, None if variance is None else variance / per_weight**2
+        variance, of_reference = (None if v is None else v / per_weight**2 for v in (variance, of_reference))
+        return weight, variance, of_reference
 
-    def _sensed(self, block: Found, cells: Cells, found: dict[str, Found]) -> tuple[Tensor, Tensor | float | None]:
-        """(G, V) in µS as the wires leave them; G of single cells counted from G_mid."""
-        g, variance, wire, cell = block.g, block.variance, self._chip.wires, self._cell
+    def _sensed(self, block: Found, reference: Found | None) -> tuple[Tensor, Variance, Variance]:
+        """(G, V, V_ref) in µS as the wires leave them; G of single cells counted from G_mid."""
+        wire, cell, columns = self._chip.wires, self._cell, len(block.g)
         assert cell is not None
-        reference = self._reference_cells(cells, found["reference"]).g if "reference" in found else None
+        g, variances = block.g, [block.variance]
+        if reference is not None:  # the last columns of the tile
+            g, variances = torch.cat([g, reference.g]), [block.variance, reference.variance]
         if wire is not None and wire.segment_ohm:
-            columns = len(g)
-            if reference is not None:
-                g = torch.cat([g, reference])  # the last columns of the tile
-            sensed, share = _ir_drop(g, wire.segment_ohm, wire.model == "exact")
-            g, reference = sensed[:columns], None if reference is None else sensed[columns:]
-            if variance is not None:
-                variance = share[:columns].square() * variance
+            shares = wires.noise_share(g, wire.segment_ohm).square().tensor_split([columns])
+            variances = [None if v is None else share * v for share, v in zip(shares, variances)]
+            g = _ir_drop(g, wire.segment_ohm, wire.model == "exact")
         if reference is not None:
-            g = (g.view(self._planes, -1, g.shape[1]) - reference[:, None]).flatten(0, 1)
-        elif cell.mapping == "offset":
-            g = g - (cell.g_min_uS + cell.g_max_uS) / 2
-        return g, variance
+            own = g[:columns].view(self._planes, -1, g.shape[1])
+            return (own - g[columns:, None]).flatten(0, 1), variances[0], variances[1]
+        return g - (cell.g_min_uS + cell.g_max_uS) / 2 if cell.mapping == "offset" else g, variances[0], None
 
     def _reference_cells(self, cells: Cells, leg: Found) -> Found:
         """The tile's reference columns, (planes, rows)."""
         at = slice(self._where[1], self._where[1] + 1)
         return _planes_of(leg, self._planes, len(cells.grid.columns), at, self.rows)
-
-    def _reference_variance(self, cells: Cells, found: dict[str, Found]) -> Tensor | float | None:
-        """V_ref in squared weights, (planes, rows) or one number."""
-        if "reference" not in found:
-            return None
-        variance = self._reference_cells(cells, found["reference"]).variance
-        return None if variance is None else variance / self._per_weight() ** 2
 
     def _adc_bound(self) -> float:
         """The ADC's bound under full-scale input 1, in weights."""
@@ -289,10 +287,8 @@ def _planes_of(leg: Found, planes: int, outputs: int, columns: slice, rows: slic
     return Found(cut(leg.g), cut(v) if isinstance(v, Tensor) else v)
 
 
-def _ir_drop(g: Tensor, segment_ohm: float, exactly: bool) -> tuple[Tensor, Tensor]:
-    """(G as sensed, the share of its input that each cell sees and hands on)."""
-    share = 1 / (1 + wires.drops(g.double(), segment_ohm)).to(g.dtype)
+def _ir_drop(g: Tensor, segment_ohm: float, exactly: bool) -> Tensor:
+    """G as sensed."""
     if not exactly:
-        return wires.first_order(g, segment_ohm), share
-    sensed = torch.from_numpy(wires.exact(g.cpu().numpy(), segment_ohm)).to(g.device, g.dtype)
-    return sensed, torch.where(g > 0, sensed / g, share)
+        return wires.first_order(g, segment_ohm)
+    return torch.from_numpy(wires.exact(g.cpu().numpy(), segment_ohm)).to(g.device, g.dtype)

@@ -53,8 +53,24 @@ def drops(g: Tensor, segment_ohm: float) -> Tensor:
     then Σ_j G_ij v_ij = R Σ_n G_in b_in x_n, for what two cells share is the same for both.
     """
     row = _from_the_end(g, 0).cumsum(0)  # current beyond a segment, summed over the segments before a cell
-    column = _from_the_end(g.cumsum(1), 1)
-    return segment_ohm * SIEMENS * (row + column)
+    return segment_ohm * SIEMENS * (row + _along_columns(g))
+
+
+def noise_share(g: Tensor, segment_ohm: float) -> Tensor:
+    """What reaches output i of a small change dG_ij, to first order in R: dy_i = share_ij dG_ij x_j.
+
+        share_ij = 1 / (1 + R (a_ij + 2 b_ij))          a, b: `drops`
+
+    The column wire counts twice: it lifts v_ij by b_ij R of an input (of inputs that are all alike), and the
+    cells beside take b_ij R of the current that the cell hands on.
+    """
+    g64 = g.double()
+    return (1 / (1 + drops(g64, segment_ohm) + segment_ohm * SIEMENS * _along_columns(g64))).to(g.dtype)
+
+
+def _along_columns(g: Tensor) -> Tensor:
+    """b_ij of `drops`."""
+    return _from_the_end(g.cumsum(1), 1)
 
 
 def _from_the_end(values: Tensor, dim: int) -> Tensor:
