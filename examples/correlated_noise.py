@@ -51,7 +51,7 @@ def sigma_of_difference(schedule: str, t_read_s: float) -> float:
 def main(data: str, epochs: int, out: Path, seeds: int = 1) -> pd.DataFrame:
     """Measure, train, draw; the learning curves."""
     t_first = analogsim.load_chip("pcm-nandakumar").clock.t_first_read_s
-    times = [T_READ_S * 10**k for k in range(6)]  # more, and drift shows between the passes
+    times = [T_READ_S * 10**k for k in range(8)]
     measured = [sigma_of_difference("interleaved", t) for t in times]  # the lag is one read
     law = [math.sqrt(1 - float(correlation(t, t_first, t_r_s=T_READ_S))) for t in times]
     scale = measured[0] / law[0]

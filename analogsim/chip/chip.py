@@ -33,7 +33,8 @@ class SimulatedChip:
     description: what the chip is like. network, weights: what is programmed into it; biases
     start at 0. stream: the chip's own randomness. backend: auto, numpy, numba, torch or triton. batch: samples a
     pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`). share: where the rows
-    of every pass stand in a batch that other processes have parts of; None: a pass is all there is.
+    of every pass stand in a batch that other processes have parts of; None: a pass is all there is. passes: of a
+    step, which a chip that reads them interleaved has to know ahead.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SimulatedChip:
         device: str | torch.device = "cpu",
         batch: int = 1,
         share: Share | None = None,
+        passes: int = 2,
     ):
         shapes = [(layer.units, layer.inputs) for layer in network.layers]
         if [tuple(weight.shape) for weight in weights] != shapes:
@@ -53,8 +55,9 @@ class SimulatedChip:
         kernels = get_backend(backend, device)
         self.description, self.network = description, network
         self.ledger = CountingLedger(costs=description.costs)
-        self.clock = Clock(description.clock, max(layer.positions for layer in network.layers))
-        self._lag_s = self.clock.lag_s(batch, description.pass_schedule == "interleaved")
+        positions = max(layer.positions for layer in network.layers)
+        self.clock = Clock(description.clock, positions, description.pass_schedule == "interleaved")
+        self._lag_s, self._passes = self.clock.lag_s(batch), passes
         self._stream, self._share = stream, share
         self._crossbars = [
             self._crossbar(weight.to(device), description, stream.child("noise", index), kernels)
@@ -71,7 +74,7 @@ class SimulatedChip:
         return PassRunner(self.network, self._crossbars, self._biases, self._decorrelation, kernels, self._mixers)
 
     def _crossbar(self, weight: Tensor, description: ChipDescription, stream: Stream, kernels: Backend) -> Crossbar:
-        crossbar = Crossbar(weight, description, stream, kernels, self.ledger, self.clock)
+        crossbar = Crossbar(weight, description, stream, kernels, self.ledger, self.clock, self._passes)
         crossbar.lag_s = self._lag_s
         return crossbar
 

@@ -1,10 +1,12 @@
 """The time of a chip: what drift and 1/f noise count from.
 
     now = Σ over steps of (vectors read · t_read + t_update) ,   age of a cell = t_first_read + now - time of its write
+    whole_batch   pass k finds the cells as they are when it opens, after all vectors of the passes before it
+    interleaved   all passes of a vector are read in a row, so pass k opens k t_read after its step
 
 Layers are read side by side, so a pass takes as long as the layer with the most positions; every pass
-finds the cells as they are when it opens. Vectors are counted in whole numbers, so that a pass in parts
-takes exactly as long as one in one piece.
+finds all its samples' cells as they are when it opens. Vectors are counted in whole numbers, so that a pass
+in parts takes exactly as long as one in one piece.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from analogsim.config.chip import Clock as Settings
 class Clock:
     """settings: `clock` of a chip file. positions: vectors a sample of the layer that is read most."""
 
-    def __init__(self, settings: Settings, positions: int = 1):
+    def __init__(self, settings: Settings, positions: int = 1, interleaved: bool = False):
         self.settings = settings
-        self._positions = positions
+        self._positions, self._interleaved = positions, interleaved
         self.opened_s = 0.0  # when this step opened
         self._vectors = 0
         self._passes: dict[int, float] = {}
@@ -28,7 +30,8 @@ class Clock:
 
     def open(self, pass_index: int) -> None:
         """A pass begins."""
-        self._passes[pass_index] = self.now_s
+        since_step = pass_index * self.settings.t_read_s
+        self._passes[pass_index] = self.opened_s + since_step if self._interleaved else self.now_s
 
     def at(self, pass_index: int) -> float:
         """When that pass of this step began; now, for one that was never opened."""
@@ -46,11 +49,11 @@ class Clock:
         """Open a step at that time."""
         self.opened_s, self._vectors, self._passes = now_s, 0, {}
 
-    def lag_s(self, batch: int, interleaved: bool) -> float:
+    def lag_s(self, batch: int) -> float:
         """τ between two passes of one sample that follow each other, batches of that many samples."""
-        return self.settings.t_read_s * (1 if interleaved else batch * self._positions)
+        return self.settings.t_read_s * (1 if self._interleaved else batch * self._positions)
 
     def copy(self) -> Clock:
-        other = Clock(self.settings, self._positions)
+        other = Clock(self.settings, self._positions, self._interleaved)
         other.opened_s = self.now_s
         return other

@@ -42,6 +42,7 @@ class Crossbar:
 
     weight: (out, in), torch or NumPy; kept as float32. chip: `analogsim.load_chip(NAME)`.
     seed: of the hidden noise. backend: auto, numpy, numba, torch or triton; all give the same noise.
+    passes: of a step, where the chip's `pass_schedule` is interleaved.
 
     >>> crossbar = Crossbar(weight, chip=load_chip("crossbar-generic"), seed=0)
     >>> y = crossbar.read(x)        # (batch, in) -> (batch, out), new noise at every call
@@ -55,6 +56,7 @@ class Crossbar:
         backend: str | Backend = "auto",
         ledger: CountingLedger | None = None,
         clock: Clock | None = None,
+        passes: int = 1,
     ):
         weight = _as_tensor(weight).to(torch.float32, copy=True)
         if weight.ndim != 2 or 0 in weight.shape:
@@ -64,8 +66,9 @@ class Crossbar:
         self.description = chip
         self.backend = get_backend(backend, weight.device) if isinstance(backend, str) else backend
         self.ledger = ledger if ledger is not None else CountingLedger(costs=chip.costs)
-        self.clock = clock if clock is not None else Clock(chip.clock)
-        self.lag_s = self.clock.lag_s(1, chip.pass_schedule == "interleaved")
+        interleaved = chip.pass_schedule == "interleaved"
+        self.clock = clock if clock is not None else Clock(chip.clock, interleaved=interleaved)
+        self.lag_s = self.clock.lag_s(1)
         self._stream = seed if isinstance(seed, Stream) else Stream.from_seed(seed).child("crossbar")
         self._noisy = not chip.noise_free
         self._next_step = 0
@@ -79,8 +82,8 @@ class Crossbar:
         telegraph = chip.node_noise.telegraph
         self._source = None
         if telegraph is not None:
-            interleaved, stream = chip.pass_schedule == "interleaved", self._stream.child("telegraph")
-            self._source = NodeSource(telegraph, interleaved, len(weight), stream, self.backend, weight.device)
+            together, stream = passes if interleaved else 0, self._stream.child("telegraph")
+            self._source = NodeSource(telegraph, together, len(weight), stream, self.backend, weight.device)
         self._count_written(self.cells.program(self.clock.now_s))
         self._make_tiles()
 

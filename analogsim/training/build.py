@@ -93,16 +93,17 @@ def build_trainer(
             else (type(chip).__name__, chip.capabilities)
         )
         check_capabilities(settings, name, can, weights_known=chip is None)
-    if chip is None:
-        batch = experiment.training.batch
-        chip = SimulatedChip(experiment.chip, network, weights, root.child("chip"), backend, device, batch, team.share)
     shadow: list[torch.Tensor] = []
     cell = experiment.chip.cell
     bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max
     if learner is None:
-        weights = [weight.to(device).clamp(-bound, bound) for weight in weights]
-        learner = build_learner(experiment, network, weights, root.child("learner"), backend, device, team.share)
-        shadow = weights if settings.base_rule == "bp" else []
+        within = [weight.to(device).clamp(-bound, bound) for weight in weights]
+        learner = build_learner(experiment, network, within, root.child("learner"), backend, device, team.share)
+        shadow = within if settings.base_rule == "bp" else []
+    if chip is None:
+        batch, stream = experiment.training.batch, root.child("chip")
+        passes = len(learner.ask(0, 1)) if experiment.chip.pass_schedule == "interleaved" else 1
+        chip = SimulatedChip(experiment.chip, network, weights, stream, backend, device, batch, team.share, passes)
     return Trainer(
         chip=chip,
         learner=learner,

@@ -233,7 +233,7 @@ def _correlation(experiment: Experiment, chip: SimulatedChip) -> float | None:
     law = description.cell.flicker if description.cell else None
     if law is None:
         return None
-    lag_s = chip.clock.lag_s(experiment.training.batch, description.pass_schedule == "interleaved")
+    lag_s = chip.clock.lag_s(experiment.training.batch)
     return float(correlation(lag_s, description.clock.t_first_read_s, t_r_s=law.t_r_s))
 
 
