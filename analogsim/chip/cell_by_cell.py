@@ -111,7 +111,7 @@ class CellByCell:
         high = cell.g_max_uS * (1 + cell.g_max_d2d * self.rng.standard_normal(target.shape))
         high = np.maximum(high, low + 0.01 * (cell.g_max_uS - cell.g_min_uS))
         target = np.minimum(np.maximum(target, low), high) if cell.g_max_d2d or cell.g_min_d2d_uS else target
-        write, error, xi = self.chip.write, np.zeros_like(target), np.zeros_like(target)
+        write, error, xi, sigma = self.chip.write, *(np.zeros_like(target) for _ in range(3))
         if write.mode == "verify" and cell.programming is not None:
             sigma = cell_sigma(cell.programming, target)
             xi = self.rng.standard_normal(target.shape)
@@ -119,7 +119,11 @@ class CellByCell:
                 again = np.abs(sigma * xi) > (np.inf if write.tolerance_uS is None else write.tolerance_uS)
                 xi = np.where(again, self.rng.standard_normal(target.shape), xi)
             error = sigma * xi
-        g = np.maximum(self._drifted(cell, target, np.maximum(target + error, 0), xi), 0)
+        written = np.maximum(target + error, 0)
+        if cell.programming_clip == "range" and write.mode == "verify":
+            written = np.minimum(np.maximum(written, low), high)
+            xi = np.divide(written - target, sigma, out=np.zeros_like(xi), where=sigma > 0)
+        g = np.maximum(self._drifted(cell, target, written, xi), 0)
         u, where, faults = self.rng.random(g.shape), self.rng.random(g.shape), cell.faults
         ends = np.cumsum([faults.stuck_low, faults.stuck_high, faults.stuck_random])
         return np.select([u < ends[0], u < ends[1], u < ends[2]], [low, high, low + where * (high - low)], g)
@@ -149,7 +153,8 @@ class CellByCell:
             return (
                 g if t < 1 else g + law.mean_uS * np.log(t) + (law.spread_uS * np.log(t) + law.spread_at_1s_uS) * fresh
             )
-        nu = np.abs(_of_r(law.exponent, g / law.unit_uS) + _of_r(law.spread, g / law.unit_uS) * fresh)
+        r = (g if law.valid_uS is None else np.clip(g, *law.valid_uS)) / law.unit_uS
+        nu = np.abs(_of_r(law.exponent, r) + _of_r(law.spread, r) * fresh)
         return g if t < law.t0_s else g * (t / law.t0_s) ** -nu
 
     # --- read -----------------------------------------------------------------------------------

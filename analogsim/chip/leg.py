@@ -1,11 +1,14 @@
 """One matrix of cells: what is fixed in each of them, what was written, and what a read finds.
 
-    G(t) = drift(clip(written), t) ,   stuck cells aside
+    written = clip(target + error) ,   G(t) = max(drift(written, t), 0) ,   stuck cells aside
     a read finds  G(t) + √ρ σ_f s  and draws afresh  N(0, σ_white² + a_telegraph² + (1 - ρ) σ_f²)
 
 Ranges, faults and drift exponents are drawn once, at fixed addresses of the leg's own stream: a chip
 built anew has the same, so no checkpoint holds them. What a write draws (its error, a drift's ξ, the
 slow part s of 1/f noise) is at the address of that write, and is kept where cells are written one by one.
+Targets lie within a cell's range; what a write leaves ends at 0, or with `programming_clip: range` at the ends of
+that range. Drift, and noise at a read, are clipped at 0 alone. A law asked beyond the conductances it was
+measured over (cells beyond the range) answers as at their nearer end.
 """
 
 from __future__ import annotations
@@ -121,6 +124,9 @@ class Leg:
             self._verify.tolerance_uS,
             self._verify.max_tries if law is not None else 1,
         )
+        if self._cell.programming_clip == "range":
+            ends = self._range or (torch.full_like(target, self._cell.g_min_uS), target.new_tensor(self._cell.g_max_uS))
+            written = written.clamp(*(end.expand(self.shape).flatten()[index] for end in ends))
         self.target.view(-1)[index], self.written.view(-1)[index] = asked, written
         if isinstance(self._since, Tensor):
             self._since.view(-1)[index] = now_s
@@ -191,7 +197,9 @@ class Leg:
             )
         else:
             assert self._xi is not None
-            g = DRIFT_LAWS[law.law](g.clamp(min=0), self._xi, age, **coefficients(law))
+            g = g.clamp(min=0)
+            measured = {"measured": within(g, law)} if isinstance(law, PowerDrift) else {}
+            g = DRIFT_LAWS[law.law](g, self._xi, age, **coefficients(law), **measured)
         return g.clamp(min=0)
 
     def _programming_xi(self) -> Tensor | None:

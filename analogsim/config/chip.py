@@ -67,6 +67,11 @@ class Cell(Section):
     )
     slices: WeightSlices | None = Field(default=None, description="left out: one cell of any conductance")
     programming: Sigma | None = Field(default=None, description="σ of the error of one write; with write: verify")
+    programming_clip: Literal["zero", "range"] = Field(
+        default="zero",
+        description="where the error of a write stops: at no conductance (as measured errors do, some cells end beyond "
+        "g_min and g_max), or at the ends of the cell's range",
+    )
     g_max_d2d: NonNegative = Field(default=0.0, description="relative spread of g_max from cell to cell")
     g_min_d2d_uS: NonNegative = Field(default=0.0, description="spread of g_min from cell to cell")
     faults: Faults = Faults()

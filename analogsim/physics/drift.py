@@ -43,9 +43,10 @@ def power_drift(
     unit_uS: float,
     exponent: Mapping[str, Any],
     spread: Mapping[str, Any],
+    measured: Tensor | None = None,
 ) -> Tensor:
-    """G (t / t0)^-ν from t0 on, G before it."""
-    nu = drift_exponent(g, xi, unit_uS=unit_uS, exponent=exponent, spread=spread)
+    """G (t / t0)^-ν from t0 on, G before it. measured: G to take ν of, where g leaves what it was fitted over."""
+    nu = drift_exponent(g if measured is None else measured, xi, unit_uS=unit_uS, exponent=exponent, spread=spread)
     return g * torch.exp(-nu * _log_time(t_s, t0_s).to(g.dtype))
 
 

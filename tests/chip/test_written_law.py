@@ -33,6 +33,11 @@ POWER = {
     "exponent": {"law": "log", "slope": -0.0155, "intercept": 0.0244, "min": 0.049, "max": 0.1},
     "spread": {"law": "log", "slope": -0.0125, "intercept": -0.0059, "min": 0.008, "max": 0.045},
 }
+MILO = {"law": "polynomial", "coefficients_uS": [4.782321, -0.009107]}
+STEEP = POWER | {
+    "exponent": {"law": "log", "slope": 0.3, "intercept": 0.05, "min": 0.0, "max": 1.0},
+    "valid_uS": [0.0, 25.0],
+}
 LOG = {"law": "log", "mean_uS": -0.089, "spread_uS": 0.042, "spread_at_1s_uS": 0.4118}
 LATER = {"law": "polynomial", "coefficients_uS": [0.701, 22.086, -50.773, 47.095, -16.458], "unit_uS": 40.0}
 RETENTION = {"law": "retention", "times_s": [1.0, 86400.0], "errors": [PCM, LATER]}
@@ -49,6 +54,10 @@ def chip(write=None, tile=None, clock=None, **cell):
 CHIPS = {
     "programming error": (chip(), 1.0),
     "clipped at no conductance": (chip(programming={"law": "constant", "sigma_uS": 3.0}), 1.0),
+    "clipped at the range": (chip(programming=MILO, programming_clip="range", g_min_uS=50.0, g_max_uS=225.0), 1.0),
+    "clipped at a range of its own": (chip(programming_clip="range", **SPREAD), 1.0),
+    "clipped at the range, retention": (chip(programming_clip="range", drift=RETENTION, g_min_uS=1.0), 3600.0),
+    "power drift beyond its measurements": (chip(programming={"law": "constant", "sigma_uS": 3.0}, drift=STEEP), 1e5),
     "proportional error, g_min": (chip(programming={"law": "proportional", "k": 0.1}, g_min_uS=5.0), 1.0),
     "exponential error": (chip(programming={"law": "exponential", "amplitude_uS": 2.0, "scale_uS": 9.0}), 1.0),
     "table of errors": (chip(programming={"law": "table", "g_uS": [0, 9, 25], "sigma_uS": [0.5, 1, 0.2]}), 1.0),
@@ -167,7 +176,27 @@ def reference_left_out(self, cells, found):
     return Found(torch.full((1, self.rows.stop - self.rows.start), 13.0), None)
 
 
-BUGS = {
+class Unclipped(torch.Tensor):
+    """Numbers that nothing clips."""
+
+    @staticmethod
+    def of(result):
+        return result[0].as_subclass(Unclipped), result[1]
+
+    def clamp(self, *ends, **named):
+        return self.as_subclass(torch.Tensor)
+
+
+def program_as_designed(self, target, write, now_s):
+    """Targets by a cell's own range, what is written by the designed one."""
+    target, own, self._range = self._reachable(target), self._range, None
+    done = program(self, target, write, now_s)
+    self._range = own
+    return done
+
+
+program = leg.Leg.program
+WRITTEN_BUGS = {
     "tolerance ignored": ("verified to a tolerance", leg, "verified", lambda t, s, draw, *rest: verified(t, s, draw)),
     "error + 3 %": ("programming error", leg, "verified", lambda t, s, *rest: verified(t, 1.03 * s, *rest)),
     "variance for σ": ("programming error", leg, "verified", lambda t, s, *rest: verified(t, s**2, *rest)),
@@ -198,14 +227,27 @@ BUGS = {
         reference_left_out,
     ),
     "scale per column for per tile": ("scale per tile", Scale, "_largest", lambda self, w: self._grid.largest(w)),
+    "not clipped at the range": ("clipped at the range", leg, "verified", lambda *a: Unclipped.of(verified(*a))),
+    "clipped at the designed range": (
+        "clipped at a range of its own",
+        leg.Leg,
+        "program",
+        lambda self, *a: program_as_designed(self, *a),
+    ),
+    "ν extrapolated": (
+        "power drift beyond its measurements",
+        leg.DRIFT_LAWS,
+        "power",
+        lambda *a, measured, **k: power(*a, **k),
+    ),
     "conductances below 0": ("clipped at no conductance", leg.Leg, "_drifted", lambda self, age: self.written),
 }
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", WRITTEN_BUGS)
 def test_the_check_catches(bug, monkeypatch):
     """The same check of 10^6 cells at α = 1e-6."""
-    name, where, attribute, planted = BUGS[bug]
+    name, where, attribute, planted = WRITTEN_BUGS[bug]
     if isinstance(where, dict):
         monkeypatch.setitem(where, attribute, planted)
     else:
