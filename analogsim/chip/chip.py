@@ -145,11 +145,12 @@ class SimulatedChip:
         other._pass, other._rows = -1, 0
         return other
 
-    def noise_and_steps(self, x: Tensor) -> list[tuple[float, float]]:
-        """(σ of the hidden noise, ADC step) of each layer on this batch; for warnings alone."""
+    def noise_and_steps(self, x: Tensor, besides: float = 0.0) -> list[tuple[float, float, float]]:
+        """(σ ahead of the ADCs, σ added after, ADC step) of each layer on this batch; for warnings alone."""
         inputs = self.run(x, Probe()).inputs
         return [
-            crossbar.noise_and_step(v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)
+            crossbar.noise_and_step(v.view(len(v), -1, v.shape[-1]), besides)
+            for crossbar, v in zip(self._crossbars, inputs)
         ]
 
     def saturated_shares(self, x: Tensor) -> list[float]:

@@ -317,16 +317,25 @@ class Crossbar:
             total = noise if total is None else noise + total
         return total
 
-    def noise_and_step(self, x: Tensor) -> tuple[float, float]:
-        """Root mean square of σ_n, and mean ADC step (0: no ADC), of a conversion of these vectors; for warnings."""
-        variances, steps = [], []
-        for one in (one for ones in self._currents(x, Address()) for one in ones):
-            deviations = [part.square() for part in (one.sigma, one.common) if part is not None]
-            parts = deviations if one.variance is None else [*deviations, one.variance]
-            variances.append(sum(float(part.mean()) for part in parts))
-            steps.append(0.0 if one.lsb is None else float(one.lsb.mean()))
-        node = 0.0 if self._whole or not self._noisy else self.description.node_noise.sigma
-        return math.sqrt(sum(variances) / len(variances) + node**2), sum(steps) / len(steps)
+    def noise_and_step(self, x: Tensor, besides: float = 0.0) -> tuple[float, float, float]:
+        """(σ ahead of the ADCs, σ added after them, ADC step) of an output, rms over these vectors; for warnings.
+
+            y = Σ_c f_c ADC(v_c + n_c) + n_after ,   σ² = Σ_c f_c² σ_c² ,   step² = Σ_c f_c² lsb_c²
+
+        over the conversions c of an output: rows of tiles, weight slices, input slices; step²/12 is the variance of
+        the sum's rounding, and of one conversion step is its lsb (0 without an ADC). besides: σ of what comes to the
+        nodes from elsewhere; like the nodes' own noise it is added after, where an output takes several conversions.
+        """
+        after = math.hypot(besides, self.description.node_noise.sigma if self._noisy else 0.0)
+        ahead, after = (besides, 0.0) if self._whole else (0.0, after)  # a whole tile draws its nodes' noise itself
+        total = torch.zeros(2, self.weight.shape[0], dtype=torch.float64, device=self.weight.device)
+        shares = total.new_tensor(self.cells.planes).square()
+        for tile, ones in zip(self._tiles, self._currents(x, Address())):
+            for one in ones:
+                squares = tile.squares(one).view(2, len(shares), -1) * one.share**2
+                total[:, tile.columns] += torch.einsum("nkc,k->nc", squares, shares)
+        variance, step = total.mean(1).tolist()
+        return math.sqrt(variance + ahead**2), after, math.sqrt(step)
 
     def saturated_share(self, x: Tensor) -> float:
         """Share of ADC conversions of these vectors cut off by more than half a step, noise apart; for warnings."""

@@ -252,6 +252,19 @@ class Tile:
         sigma = (driven.q.sum(-1, keepdim=True) * self._reference).sqrt_()
         return sigma.expand(*sigma.shape[:-1], self._planes)
 
+    def squares(self, now: Current) -> Tensor:
+        """(σ², lsb²) of every column, (2, columns): means over the vectors, in squared weights; for warnings."""
+        squares = now.y.new_zeros(2, len(self.weight), dtype=torch.float64)
+        if now.sigma is not None:
+            squares[0] += now.sigma.double().square().mean()
+        if now.common is not None:
+            squares[0] += now.common.double().square().mean((0, 1)).repeat_interleave(len(self.weight) // self._planes)
+        if now.variance is not None:
+            squares[0] += now.variance.double().mean((0, 1))
+        if now.lsb is not None:
+            squares[1] += now.lsb.double().square().mean()
+        return squares if self.unit is None else squares * self.unit.square()
+
     def convert(self, now: Current, address: Address, conversion: int | None, node: Tensor | None) -> Tensor:
         """The ADC's codes in units of the weights; `now` may be overwritten. node: ε and what else the node adds.
 

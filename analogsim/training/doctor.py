@@ -54,13 +54,15 @@ MOST_UPDATES = 10  # one way, until a cell moves
 
 @dataclass(frozen=True)
 class LayerFindings:
-    """noise: σ of what tells two passes apart at a conversion, the chip's fresh noise and the learner's own ε, in
-    pre-activation units. adc_step: in the same units, 0 without an ADC. clipped_share: of weights at the end of
-    what cells span. saturated_share: of conversions beyond the ADC's bound. weight_error: of a read without noise at
-    the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early drift, wires.
-    least_change: of a weight that a write makes, a pulse or the threshold of verification; 0: any. update: what the
-    first step asks of a weight, rms; None if its cells are written ideally. stuck_share: of cells that hold one value
-    whatever is written; clipped_share leaves out those of pulsed cells."""
+    """noise: σ of what tells two passes apart at an output, the chip's fresh noise and the learner's own ε, in
+    pre-activation units. adc_step: √(Σ f² lsb²) over the conversions of an output (chip/crossbar.py), in the same
+    units, 0 without an ADC. after_adc: the part of `noise` added to the digital sum of several conversions, which
+    they do not round; what the next layer's make of it, the signal to noise of δL tells. clipped_share: of weights
+    at the end of what cells span. saturated_share: of conversions beyond the ADC's bound. weight_error: of a read
+    without noise at the start, rms(W_read - W) / rms(W), W the initial weights: errors of writing, faults, early
+    drift, wires. least_change: of a weight that a write makes, a pulse or the threshold of verification; 0: any.
+    update: what the first step asks of a weight, rms; None if its cells are written ideally. stuck_share: of cells
+    that hold one value whatever is written; clipped_share leaves out those of pulsed cells."""
 
     noise: float
     adc_step: float
@@ -70,6 +72,7 @@ class LayerFindings:
     least_change: float = 0.0
     update: float | None = None
     stuck_share: float = 0.0
+    after_adc: float = 0.0
 
     @property
     def updates_a_write(self) -> float | None:
@@ -78,8 +81,9 @@ class LayerFindings:
 
     @property
     def adc_steps(self) -> float | None:
-        """noise / adc_step; None without an ADC."""
-        return self.noise / self.adc_step if self.adc_step else None
+        """noise / adc_step; None without an ADC, and where all noise comes after it."""
+        ahead = math.sqrt(max(self.noise**2 - self.after_adc**2, 0.0))
+        return ahead / self.adc_step if self.adc_step and (ahead or not self.after_adc) else None
 
 
 @dataclass(frozen=True)
@@ -163,13 +167,13 @@ def _telegraph_sigma(experiment: Experiment, chip: SimulatedChip) -> float:
 
 
 def _layers(chip: SimulatedChip, asked: list[Tensor], x: Tensor, besides: float) -> tuple[LayerFindings, ...]:
-    noise_and_steps = chip.view("doctor").noise_and_steps(x)
+    noise_and_steps = chip.view("doctor").noise_and_steps(x, besides)
     saturated = chip.view("doctor", noisy=False).saturated_shares(x)
     errors = [float((read.cpu() - w).norm() / w.norm()) for read, w in zip(chip.weights, asked)]
     shares = zip(noise_and_steps, chip.clipped_shares, saturated, errors, chip.least_changes, chip.stuck_shares)
     return tuple(
-        LayerFindings(math.hypot(noise, besides), step, *rest, stuck_share=stuck)
-        for (noise, step), *rest, stuck in shares
+        LayerFindings(math.hypot(ahead, after), step, *rest, stuck_share=stuck, after_adc=after)
+        for (ahead, after, step), *rest, stuck in shares
     )
 
 
@@ -322,7 +326,7 @@ def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
     remedy = " or ".join(["learner.perturbation"] * own + ["adc.bits"] * (chip.adc is not None))
     for number, layer in enumerate(found.layers, start=1):
         steps = layer.adc_steps
-        if steps is not None and steps < LEAST_STEPS and learner.base_rule != "bp":
+        if steps is not None and steps < LEAST_STEPS and not layer.after_adc and learner.base_rule != "bp":
             lines.append(
                 f"layer {number}: {what} is {steps:.2g} of an ADC step, and below about {LEAST_STEPS} a converter "
                 f"hides it; raise {remedy}, or lower adc.bound"

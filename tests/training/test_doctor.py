@@ -6,10 +6,14 @@ of 2 outputs a root mean square strays by 1.1 % of itself, a ratio of two by 1.6
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from analogsim import Crossbar, load_chip
+from analogsim.chip.tile import Tile
+from analogsim.config.chip import ChipDescription
 from analogsim.config.schema import Experiment, OptimizerSettings
 from analogsim.streams import Stream
 from analogsim.training import doctor
@@ -143,6 +147,75 @@ def test_the_rounding_ratio_catches(data, monkeypatch, bug):
     monkeypatch.setattr(doctor, name, planted(getattr(doctor, name)))
     with pytest.raises(AssertionError):
         test_rounding_hides_as_much_as_its_variance_says(data, 8, 0.05)
+
+
+# --- outputs of several conversions -----------------------------------------------------------------
+
+# 6-bit codes, weights of 3 cells and inputs in slices, tiles of 2 rows: 3 x 3 x 5 conversions an output
+SLICED = {
+    "cell": {"slices": {"bits": 2, "cells": 3}, "weight_max": 1.0},
+    "dac": {"bits": 6, "bound": 1.0, "bit_serial": {"slice_bits": 1, "adc": "per_slice"}},
+    "adc": {"bits": 8, "bound": "max"},
+    "tile": {"rows": 2},
+}
+
+
+def test_the_step_of_a_sum_is_that_of_its_rounding(data):
+    """lsb = B^k w_max rows / 127 / 31 of input slice k (B = 2), times f_k of a weight slice; all squared and summed."""
+    step = 2 / 127 / 31 * math.sqrt(3 * sum(4**k for k in range(5)) * sum((3 * 4**k / 63) ** 2 for k in range(3)))
+    (layer,) = found(data, SLICED | {"injection_port": True}, "anp", perturbation=1e-3).layers
+    assert layer.adc_step == pytest.approx(step, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["isaac", "prime", "sram-cim"])
+def test_a_library_chip_errs_by_what_its_step_says(name):
+    """rms error = step / √12, but for cells that round weights a little and columns that read 0 exactly: ± 10 %."""
+    weight = torch.randn(40, 300, generator=torch.Generator().manual_seed(0)) * 0.05
+    x = torch.rand(300, 300, generator=torch.Generator().manual_seed(1))
+    crossbar = Crossbar(weight, load_chip(name))
+    error = doctor._rms(crossbar.read(x) - x @ weight.T)
+    assert error == pytest.approx(crossbar.noise_and_step(x[:, None])[2] / math.sqrt(12), rel=0.1)
+
+
+def test_noise_of_conversions_adds_as_their_sum(data):
+    """White noise of cells, of every slice and tile: σ of an output against what 4000 reads scatter by; ± 5 %."""
+    cell = SLICED["cell"] | {"read_noise": {"law": "constant", "sigma_uS": 0.5}}
+    weight = torch.rand(20, INPUTS, generator=torch.Generator().manual_seed(0)) - 0.5
+    chip = ChipDescription.model_validate(SLICED | {"cell": cell, "adc": {"bits": 16, "bound": 4.0}})
+    crossbar = Crossbar(weight, chip)
+    x = data.x_train[:1].repeat(4000, 1)
+    ahead, after, _ = crossbar.noise_and_step(x[:, None], besides=1e-3)
+    assert ahead == pytest.approx(float(crossbar.read(x).var(0).mean().sqrt()), rel=0.05)
+    assert after == 1e-3
+
+
+def test_a_perturbation_added_after_the_adcs_is_not_weighed_against_them(data):
+    chip = SLICED | {"injection_port": True}
+    result = found(data, chip, "anp", perturbation=1e-5)
+    (layer,) = result.layers
+    assert (layer.noise, layer.after_adc, layer.adc_steps) == (1e-5, 1e-5, None)
+    assert not any("of an ADC step" in line for line in result.advice)
+    whole = found(data, {"injection_port": True, "adc": {"bits": 8, "bound": 4.0}}, "anp", perturbation=1e-5)
+    assert any("of an ADC step" in line for line in whole.advice)
+
+
+def _alike(right):
+    """Every input slice counted once."""
+    return lambda self, *rest: [[replace(one, share=1.0) for one in ones] for ones in right(self, *rest)]
+
+
+STEP_BUGS = {
+    "shares of input slices forgotten": (Crossbar, "_currents", _alike),
+    "lsb of a sum added for its square": (Tile, "squares", lambda right: lambda self, now: right(self, now).sqrt()),
+}
+
+
+@pytest.mark.parametrize("bug", STEP_BUGS)
+def test_the_step_of_a_sum_catches(data, monkeypatch, bug):
+    where, name, planted = STEP_BUGS[bug]
+    monkeypatch.setattr(where, name, planted(getattr(where, name)))
+    with pytest.raises(AssertionError):
+        test_the_step_of_a_sum_is_that_of_its_rounding(data)
 
 
 # --- cells and converters ---------------------------------------------------------------------------
