@@ -93,6 +93,7 @@ def build_trainer(
             else (type(chip).__name__, chip.capabilities)
         )
         check_capabilities(settings, name, can, weights_known=chip is None)
+    get_backend(backend, device)  # refuses what does not go together, before anything is put on the device
     shadow: list[torch.Tensor] = []
     cell = experiment.chip.cell
     bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max
