@@ -252,7 +252,12 @@ BUGS = {
         lambda g, **k: cell_variance(g, **k) * (g > 2.0),
     ),
     "σ + 1 %": ("polynomial", leg, "cell_variance", lambda g, **k: 1.01**2 * cell_variance(g, **k)),
-    "reference column's noise forgotten": ("reference column", Tile, "_reference_variance", lambda *a: None),
+    "reference column's noise forgotten": (
+        "reference column",
+        Tile,
+        "_reference_sigma",
+        lambda self, driven: driven.x.new_zeros(*driven.x.shape[:-1], self._planes),
+    ),
     "scale per column for per tile": ("scale per tile", Scale, "_largest", largest_of_columns),
     "scale per layer for per column": ("scale per column", Scale, "_largest", lambda self, w: float(w.abs().max())),
     "noise shared over tiles": ("rows of tiles, reference", SharedOverTiles),
