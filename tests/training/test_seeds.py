@@ -173,7 +173,7 @@ BUGS = {
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_seeds_that_are_mixed_up_are_caught(data, monkeypatch, bug):
+def test_training_together_catches_seeds_mixed_up(data, monkeypatch, bug):
     expected = alone(trainers(data, CASES["danp"]))
     monkeypatch.setattr(*BUGS[bug])
     assert together(trainers(data, CASES["danp"])) != expected
