@@ -26,6 +26,7 @@ seeds: 2
 axes:
   learner.rule: [danp, dbp]
 """
+ONE_BY_ONE = SWEEP + "batched_seeds: off\n"
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_failed_trials_make_the_command_fail(sweep, monkeypatch):
         raise ZeroDivisionError("no")
 
     monkeypatch.setattr("analogsim.experiment.trials.load_once", broken)
+    Path("sweep.yaml").write_text(ONE_BY_ONE)
     code, out, err = sweep("sweep", "sweep.yaml", "-o", "out", "-j", 1)
     assert code == 1
     assert "4 trials: 0 done, 4 failed, 0 left" in out
@@ -121,7 +123,7 @@ def test_mistakes_are_one_line(sweep, arguments, expected):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_is_one_line_and_the_sweep_goes_on_after(tmp_path, workers):
     """As if the disk held no file over 9 kB: the tables fit, a checkpoint does not."""
-    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    (tmp_path / "sweep.yaml").write_text(ONE_BY_ONE)
     command = [*COMMAND, "sweep", "sweep.yaml", "-o", "out", "-j", str(workers)]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | ONE_THREAD, capture_output=True, text=True,
@@ -154,7 +156,7 @@ def test_ctrl_c_stops_quietly_and_says_how_to_go_on(tmp_path, workers):
     assert statuses(tmp_path / "out") == ["pending"] * 4
     assert not (tmp_path / "out" / ".stop").exists()
     begun = list(tmp_path.glob("out/trials/*/checkpoints/*/*/*.npz"))
-    assert len({path.parents[3] for path in begun}) == workers
+    assert len({path.parents[3] for path in begun}) == 2 * workers  # the two seeds of a rule are trained together
 
 
 def test_a_terminal_gets_a_bar(sweep, monkeypatch):

@@ -75,7 +75,7 @@ class Recorder:
 
     def __init__(self, trainer):
         self.learner, self.optimizer, self.loss = trainer.learner, trainer.optimizer, trainer.loss
-        self.told, self.done = {}, []
+        self.told, self.done, self.factored = {}, [], trainer.optimizer.factored
         trainer.learner, trainer.optimizer, trainer.loss = self, self, self.lose
 
     def ask(self, step, batch):

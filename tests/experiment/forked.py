@@ -39,7 +39,7 @@ def start(arguments: list[str], log: str, largest_file: int | None = None, crash
     process = os.fork()
     if process:
         return process
-    code = 1
+    code, entered = 1, False
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
@@ -50,12 +50,14 @@ def start(arguments: list[str], log: str, largest_file: int | None = None, crash
             crash(crash_at)
         sys.argv = ["analogsim", *arguments]
         sys.modules["__main__"].__dict__.pop("__file__", None)  # workers need not import this file
+        entered = True
         cli.main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()
+        if entered:  # a signal may come before
+            traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
