@@ -1,5 +1,6 @@
 """analogsim: neural-network training on noisy analog chips whose noise cannot be read out."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from analogsim.experiment.tables import load_results
     from analogsim.training.build import build_trainer
     from analogsim.training.data import load_data
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # GNU OpenMP, where torch uses it, lets a thread spin for a millisecond or more after each product, on the
+    # core that the noise of that product is to be made on. It reads this as it loads: before torch does.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 __all__ = [

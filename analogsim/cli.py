@@ -100,7 +100,6 @@ def _train(
     from analogsim.experiment.run import Reporter
     from analogsim.experiment.run import train as train_plan
     from analogsim.experiment.trials import reporter_for
-    from analogsim.plots import plot_curves
     from analogsim.progress import Bar, Lines
     from analogsim.training.distributed import ALONE
 
@@ -113,6 +112,8 @@ def _train(
     if outcome.interrupted:
         print(f"stopped; go on with: analogsim train --resume {shlex.quote(str(folder))}")
         return 130
+    from analogsim.plots import plot_curves  # matplotlib and pandas: a second that training need not wait for
+
     print(f"curves:  {folder / 'curves.csv'}\npicture: {plot_curves(folder)}")
     return 0
 

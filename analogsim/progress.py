@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from analogsim.experiment.estimate import duration
 from analogsim.experiment.run import Reporter
-from analogsim.experiment.state import State
-from analogsim.experiment.sweep import Watcher
+from analogsim.experiment.state import State, Watcher
 from analogsim.training.loop import Trainer
 
 

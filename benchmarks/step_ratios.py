@@ -11,6 +11,8 @@ figures are medians.
 
 from __future__ import annotations
 
+import analogsim  # noqa: F401, I001  before torch, as in the command: it says how OpenMP's threads wait
+
 import argparse
 import ctypes
 import gc

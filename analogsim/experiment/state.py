@@ -39,6 +39,13 @@ class State:
         return took / self.finished_here * len(self.left) if self.finished_here else None
 
 
+class Watcher:
+    """Told how a sweep goes; does nothing. `analogsim.progress` shows it on a terminal."""
+
+    def message(self, text: str) -> None: ...
+    def moved(self, state: State) -> None: ...
+
+
 def standings(sweep: Sweep, folder: Path, complain: Callable[[str], None]) -> dict[str, Ended]:
     """How every trial of the plan stands in the folder."""
     found: dict[str, Ended] = {}

@@ -25,7 +25,7 @@ from analogsim.config.sweeps import Sweep, Trial, load_sweep
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import held
 from analogsim.experiment.run import checked_backend, stop_signals
-from analogsim.experiment.state import State, Tables, standings, write_if_new
+from analogsim.experiment.state import State, Tables, Watcher, standings, write_if_new
 from analogsim.experiment.tables import Results, load_results
 from analogsim.experiment.together import run_together
 from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
@@ -35,13 +35,6 @@ from analogsim.training.data import load_data
 from analogsim.training.seeds import seeds_at_once
 
 TABLES_EVERY_S = 1.0
-
-
-class Watcher:
-    """Told how a sweep goes; does nothing. `analogsim.progress` shows it on a terminal."""
-
-    def message(self, text: str) -> None: ...
-    def moved(self, state: State) -> None: ...
 
 
 @dataclass(frozen=True)

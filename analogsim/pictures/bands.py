@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from analogsim.errors import ArgumentError
 from analogsim.pictures.style import Table
@@ -35,7 +35,7 @@ def banded(table: Table, by: str | Sequence[str], value: str, band: str = "minma
     spread = found["std"].fillna(0.0)
     if band == "ci95":
         n = found["count"].clip(lower=2)
-        spread = spread * student.ppf(0.975, n - 1) / np.sqrt(n)
+        spread = spread * stdtrit(n - 1, 0.975) / np.sqrt(n)
     low, high = (found["min"], found["max"]) if band == "minmax" else (found["mean"] - spread, found["mean"] + spread)
     return pd.DataFrame({"mean": found["mean"], "low": low, "high": high, "n": found["count"]})
 

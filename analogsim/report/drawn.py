@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from analogsim.experiment.results import FIGURES
 from analogsim.experiment.tables import Results
@@ -98,7 +98,7 @@ def drawn(results: Results, band: str) -> dict[str, Any]:
     some = [name for name in WORDS if table[name].notna().any()] or [f"test_{kind}"]
     return {
         "band": band,
-        "student": [None, None, *(round(float(student.ppf(0.975, n - 1)), 6) for n in range(2, len(trials) + 1))],
+        "student": [None, None, *(round(float(stdtrit(n - 1, 0.975)), 6) for n in range(2, len(trials) + 1))],
         "lines": looks,
         "panels": panels,
         "trials": rows,
