@@ -13,8 +13,9 @@ from analogsim.config.sweeps import Trial
 from analogsim.experiment.threads import threads_limited
 from analogsim.experiment.trials import Ended, load_once, peak_memory_MB
 from analogsim.training.build import build_trainer
+from analogsim.training.seeds import train_together
 
-SAMPLED = 4  # trials, evenly spread over those left
+SAMPLED = 4  # trials, or seeds trained together, evenly spread over those left
 STEPS = 4  # of each, the first left out: it compiles
 
 
@@ -31,8 +32,10 @@ class Estimate:
         return f"about {duration(self.seconds)}{memory}, {self.basis}"
 
 
-def estimate(left: Sequence[Trial], finished: Mapping[str, Ended], runs: Mapping[str, str], workers: int) -> Estimate:
-    """left: trials to run. finished: trial -> how it ended. runs: trial -> its variant."""
+def estimate(
+    groups: Sequence[Sequence[Trial]], finished: Mapping[str, Ended], runs: Mapping[str, str], workers: int
+) -> Estimate:
+    """groups: trials to run, seeds trained together in one. finished: how trials ended. runs: trial -> its variant."""
     took: dict[str, list[float]] = {}
     for name, ended in finished.items():
         if ended.seconds is not None:
@@ -42,27 +45,34 @@ def estimate(left: Sequence[Trial], finished: Mapping[str, Ended], runs: Mapping
     if count:
         basis = f"as {count} finished trial{'s' if count > 1 else ''} took"
         mean = statistics.fmean(seconds for each in took.values() for seconds in each)
-        seconds = sum(statistics.fmean(took.get(trial.run, [mean])) for trial in left)
+        seconds = sum(statistics.fmean(took.get(trial.run, [mean])) for group in groups for trial in group)
     else:
-        every = max(1, math.ceil(len(left) / SAMPLED))
-        sampled = left[::every]
-        seconds = statistics.fmean(map(timed, sampled)) * len(left) if left else 0.0
-        memory, basis = peak_memory_MB(), f"from a few timed steps of {len(sampled)} trials"
-    busy = max(1, min(workers, len(left)))
+        sampled = groups[:: max(1, math.ceil(len(groups) / SAMPLED))]
+        trials = sum(map(len, sampled))
+        seconds = sum(map(timed, sampled)) / trials * sum(map(len, groups)) if groups else 0.0
+        memory, basis = peak_memory_MB(), f"from a few timed steps of {trials} trials"
+    busy = max(1, min(workers, len(groups)))
     return Estimate(seconds / busy, None if memory is None else memory * busy, basis)
 
 
-def timed(trial: Trial) -> float:
-    """Seconds a trial would take: its first evaluation, and some steps, times their number."""
+def timed(group: Sequence[Trial]) -> float:
+    """Seconds these trials would take together: their first evaluation, and some steps, times their number."""
     with threads_limited(1):
-        trainer = build_trainer(trial.experiment, load_once(trial.experiment.data), trial.seed)
-        ends: list[float] = []
+        trainers = [build_trainer(trial.experiment, load_once(trial.experiment.data), trial.seed) for trial in group]
+        first, ends = trainers[0], list[float]()
         began = time.perf_counter()
         note = lambda: ends.append(time.perf_counter())  # noqa: E731
-        trainer.run(lambda: len(ends) > STEPS, note, note)
-        evaluation, steps = ends[0] - began, [end - start for start, end in pairwise(ends)]
+        if len(group) == 1:
+            first.run(lambda: len(ends) > STEPS, note, note)
+        else:
+            told = [note, *[nothing] * (len(group) - 1)]
+            train_together(trainers, lambda: len(ends) > STEPS, told, told)
+        evaluation, steps = (ends[0] - began) * len(group), [end - start for start, end in pairwise(ends)]
         step = min(steps[1:] or steps or [0.0])
-        return evaluation * (1 + trainer.epochs / 2) + step * trainer.epochs * trainer.batches
+        return evaluation * (1 + first.epochs / 2) + step * first.epochs * first.batches
+
+
+def nothing() -> None: ...
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from analogsim.config.sweeps import Sweep, load_sweep
 from analogsim.errors import RunFolderError
 from analogsim.experiment.estimate import Estimate, estimate
 from analogsim.experiment.state import standings
-from analogsim.experiment.sweep import Options
+from analogsim.experiment.sweep import Options, grouped
 from analogsim.experiment.tables import DONE, read_table
 from analogsim.experiment.trials import Ended
 from analogsim.training.build import check_plan
@@ -26,7 +26,7 @@ def dry_run(sweep: Sweep, folder: Path, options: Options) -> str:
     lines = [*notes, overview(ended)]
     if sweep.repeated:
         lines.append(f"{sweep.repeated} more points of the axes repeat trials already there")
-    guess = _estimate(sweep, ended, options.workers, options.retry_failed)
+    guess = _estimate(sweep, ended, options)
     if guess is not None:
         workers = options.scheduler or f"{options.workers} worker{'s' if options.workers > 1 else ''}"
         lines.append(f"{guess} (on {workers})")
@@ -62,9 +62,9 @@ def overview(ended: Mapping[str, Ended]) -> str:
     return f"{len(ended)} trial{s}: {done} done{diverged}, {count['failed']} failed, {count['pending']} left"
 
 
-def _estimate(sweep: Sweep, ended: Mapping[str, Ended], workers: int, retry_failed: bool) -> Estimate | None:
-    again = ("pending", "failed") if retry_failed else ("pending",)
+def _estimate(sweep: Sweep, ended: Mapping[str, Ended], options: Options) -> Estimate | None:
+    again = ("pending", "failed") if options.retry_failed else ("pending",)
     left = [trial for trial in sweep.trials if ended[trial.name].status in again]
     finished = {name: how for name, how in ended.items() if how.status in DONE}
     runs = {trial.name: trial.run for trial in sweep.trials}
-    return estimate(left, finished, runs, workers) if left else None
+    return estimate(grouped(sweep, left, options), finished, runs, options.workers) if left else None

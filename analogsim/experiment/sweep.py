@@ -107,14 +107,12 @@ def run_sweep(sweep: Sweep, folder: Path, options: Options, watcher: Watcher) ->
             text = "1 trial in the folder is" if len(others) == 1 else f"{len(others)} trials in the folder are"
             watcher.message(f"{text} not of this sweep; they are kept, and left out of its tables")
         tables = Tables(sweep, folder, state)
-        at_once = _checked_data([trials[name] for name in state.left])
+        groups = grouped(sweep, [trials[name] for name in state.left], options)
         write_if_new(folder / "sweep.yaml", sweep.text)
         tables.write()
-        tasks = [_task(trials[name], folder, options) for name in state.left]
-        if tasks:
-            alone = not sweep.batched_seeds or options.work is not run_trial
-            groups = [[task] for task in tasks] if alone else _grouped(tasks, at_once, options)
-            _run(groups, folder, options, state, tables, watcher)
+        if groups:
+            tasks = [[_task(trial, folder, options) for trial in group] for group in groups]
+            _run(tasks, folder, options, state, tables, watcher)
     return state
 
 
@@ -191,18 +189,21 @@ def _task(trial: Trial, folder: Path, options: Options) -> Task:
     )
 
 
-def _grouped(tasks: Iterable[Task], at_once: Mapping[str, int], options: Options) -> list[list[Task]]:
+def grouped(sweep: Sweep, trials: Sequence[Trial], options: Options) -> list[list[Trial]]:
     """Seeds of one configuration that are trained together, as far as memory allows and every worker has some.
 
-    On a cluster's own scheduler, whose workers come and go, and on a GPU each trial is sent by itself.
+    On a cluster's own scheduler, whose workers come and go, and on a GPU each trial is sent by itself. Refuses
+    training data that cannot be read, and networks that do not fit it.
     """
-    if options.scheduler is not None or options.device != "cpu":
-        return [[task] for task in tasks]
-    alike: dict[tuple[str, str], list[Task]] = {}
-    for task in tasks:
-        alike.setdefault((task.run, _but_seeds(task.experiment)), []).append(task)
-    share = max(1, sum(map(len, alike.values())) // options.workers)
-    groups: list[list[Task]] = []
+    at_once = _checked_data(trials)
+    alone = not sweep.batched_seeds or options.work is not run_trial
+    if alone or options.scheduler is not None or options.device != "cpu":
+        return [[trial] for trial in trials]
+    alike: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault((trial.run, _but_seeds(trial.experiment)), []).append(trial)
+    share = max(1, len(trials) // options.workers)
+    groups: list[list[Trial]] = []
     for seeds in alike.values():
         parts = -(-len(seeds) // min(at_once[seeds[0].name], share))
         size = -(-len(seeds) // parts)  # of equal parts
@@ -210,15 +211,12 @@ def _grouped(tasks: Iterable[Task], at_once: Mapping[str, int], options: Options
     return groups
 
 
-def _but_seeds(experiment: str) -> str:
-    return json.dumps(json.loads(experiment) | {"seeds": None})
+def _but_seeds(experiment: Experiment) -> str:
+    return json.dumps(experiment.model_dump(mode="json") | {"seeds": None})
 
 
 def _checked_data(trials: Iterable[Trial]) -> dict[str, int]:
-    """How many seeds of every trial's configuration fit into memory together, by the trial's name.
-
-    Refuses before any training data that cannot be read, and networks that do not fit it.
-    """
+    """How many seeds of every trial's configuration fit into memory together, by the trial's name."""
     networks: dict[str, Network] = {}
     data: dict[str, Any] = {}
     at_once: dict[str, int] = {}

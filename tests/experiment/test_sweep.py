@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import analogsim
 from analogsim.config.loader import load_plan, parse_set
 from analogsim.config.sweeps import load_sweep
 from analogsim.errors import AnalogsimError, ArgumentError, CapabilityError, DataError, RunFolderError
-from analogsim.experiment.overview import dry_run, status
+from analogsim.experiment.overview import status
 from analogsim.experiment.results import TRIAL_FIGURES, claimed, held
 from analogsim.experiment.sweep import Options, Watcher, run_sweep
 from analogsim.experiment.trials import Ended, run_trial
@@ -385,34 +384,6 @@ def test_a_trial_in_use_is_waited_for(tmp_path, whole):
     assert (tmp_path / "trials.csv").read_bytes() == (whole / "trials.csv").read_bytes()
 
 
-# Told
-
-
-def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path, copy):
-    text = dry_run(load_sweep(SWEEP), tmp_path / "new", Options(workers=2))
-    assert text.startswith("8 trials: 0 done, 0 failed, 8 left\nabout ")
-    assert text.endswith("from a few timed steps of 4 trials (on 2 workers)")
-    assert not (tmp_path / "new").exists()
-    shutil.rmtree(copy / "trials" / NAMES[0])
-    before = contents(copy)
-    text = dry_run(load_sweep(SWEEP), copy, Options())
-    assert text.startswith("8 trials: 7 done, 0 failed, 1 left\nabout ")
-    assert "as 7 finished trials took (on 1 worker)" in text
-    assert dry_run(load_sweep(SWEEP, [parse_set("seeds=[1]")]), copy, Options()) == "4 trials: 4 done, 0 failed, 0 left"
-    assert contents(copy) == before
-
-
-def test_an_estimate_is_of_the_right_size(tmp_path):
-    """Within a factor of ten of what the trials then took, on a machine that may be busy."""
-    changes = ["training.epochs=20", "training.batch=50", "seeds=[0]", "axes.learner.rule=[danp]"]
-    text = dry_run(load_sweep(SWEEP, [parse_set(change) for change in changes]), tmp_path, Options())
-    guessed = float(text.split("about ")[1].split(" s ")[0])
-    began = time.monotonic()
-    run(tmp_path, changes=changes)
-    took = time.monotonic() - began
-    assert took / 10 < guessed + 0.5 < took * 10 + 5
-
-
 def test_a_sweep_from_python(tmp_path, whole):
     results = analogsim.sweep(SWEEP, tmp_path)
     assert (tmp_path / "trials.csv").read_bytes() == (whole / "trials.csv").read_bytes()
@@ -422,34 +393,6 @@ def test_a_sweep_from_python(tmp_path, whole):
     assert list(results.trials["trial"]) == NAMES[:1]
     with pytest.raises(ArgumentError, match="worker: 3 is not allowed; allowed: one of backend"):
         analogsim.sweep(SWEEP, tmp_path, worker=3)
-
-
-# Many
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_two_thousand_trials_of_a_learner_that_does_nothing(tmp_path, workers):
-    """The overhead a trial and the coordinator's memory; run with -s to read them."""
-    import resource
-
-    figures = dict.fromkeys(TRIAL_FIGURES, 0) | {"status": "ok", "error": ""}
-
-    def work(task, stop):
-        return Ended("ok", seconds=0.0, memory_MB=1.0, figures=figures)
-
-    changes = ["seeds=500"]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began, cpu = time.monotonic(), time.process_time()
-    state = run(tmp_path, changes=changes, work=work, workers=workers)
-    took, cpu = time.monotonic() - began, time.process_time() - cpu
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert state.count("ok") == 2000
-    assert len(rows(tmp_path)) == 2000
-    print(f"\n{workers} workers: {took / 2:.2f} ms a trial ({cpu / 2:.2f} ms of the coordinator's CPU), "
-          f"{after / 1024:.0f} MB, {(after - before) / 1024:.0f} MB more than before")  # fmt: skip
-    assert took / 2000 < 0.1
-    assert after - before < 200 * 1024
 
 
 def test_a_claim_of_a_run_still_says_how_to_resume(tmp_path):

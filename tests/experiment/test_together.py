@@ -2,7 +2,6 @@
 
 import csv
 import io
-from pathlib import Path
 
 import pytest
 
@@ -86,11 +85,12 @@ def test_anything_else_is_refused(value):
 
 def test_a_batch_is_no_larger_than_memory_allows_nor_than_keeps_every_worker_busy(monkeypatch):
     plan = load_sweep(SWEEP, [parse_set("seeds=7")])
-    tasks = [sweeps._task(trial, Path("x"), Options()) for trial in plan.trials]
+    trials = list(plan.trials)
 
     def sizes(at_once, **options):
-        groups = sweeps._grouped(tasks, {task.name: at_once for task in tasks}, Options(**options))
-        assert [task for group in groups for task in group] == tasks
+        monkeypatch.setattr(sweeps, "_checked_data", lambda left: {trial.name: at_once for trial in left})
+        groups = sweeps.grouped(plan, trials, Options(**options))
+        assert [trial for group in groups for trial in group] == trials
         return [len(group) for group in groups]
 
     assert sizes(100) == [7, 7]
