@@ -8,8 +8,9 @@ longer counts: cost ~ size^slope. Networks have a square first layer, and noise 
 
 from __future__ import annotations
 
-import analogsim  # noqa: F401, I001  before torch, as in the command: it says how OpenMP's threads wait
+import analogsim  # noqa: F401  before torch, as in the command: it says how OpenMP's threads wait
 
+# isort: split
 import argparse
 import csv
 import gc

@@ -11,8 +11,9 @@ figures are medians.
 
 from __future__ import annotations
 
-import analogsim  # noqa: F401, I001  before torch, as in the command: it says how OpenMP's threads wait
+import analogsim  # noqa: F401  before torch, as in the command: it says how OpenMP's threads wait
 
+# isort: split
 import argparse
 import ctypes
 import gc

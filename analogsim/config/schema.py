@@ -86,6 +86,7 @@ class LearnerSettings(Section):
 
 class DecorrelationSettings(Section):
     rate: NonNegative = Field(default=1e-3, description="α in R <- R - α (C - diag C) R; used by dbp, dnp, danp, dinp")
+    every: Count = Field(default=1, description="R moves in one step of so many, and stands still between")
     samples: Count | None = Field(default=None, description="of a batch that C is averaged over; left out: all")
     positions: Count | None = Field(default=None, description="of an image that C is averaged over; left out: all")
 

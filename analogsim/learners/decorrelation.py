@@ -4,13 +4,14 @@
 
 with x* of the first pass, the R that made it, R = I at first, and the mean over batch and
 positions. Wraps any rule; every layer's input is decorrelated, the first layer's included.
+With `every` = n, R moves in one step of n, the first among them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from analogsim.contracts import Activities, LayerUpdate, Learner, Probe, Share, WeightUpdate
 
 
-@dataclass(frozen=True)
+@dataclass
 class Decorrelated:
     rule: Learner
     matrices: Sequence[Tensor]  # R_{l-1} per layer, changed in place
@@ -27,8 +28,11 @@ class Decorrelated:
     samples: int | None = None  # of the batch that C is averaged over; None: all, as in the paper
     positions: int | None = None  # of each image, evenly spaced; None: all
     share: Share | None = None  # None: a batch is all here
+    every: int = 1
+    _due: bool = field(default=True, init=False)  # whether R moves at the end of this step
 
     def ask(self, step: int, batch: int) -> tuple[Probe, ...]:
+        self._due = step % self.every == 0
         return self.rule.ask(step, batch)
 
     def tell(self, activities: Iterable[Activities], losses: Iterable[Tensor]) -> WeightUpdate:
@@ -39,6 +43,8 @@ class Decorrelated:
 
     def decorrelated(self, update: WeightUpdate, inputs: Sequence[Tensor]) -> WeightUpdate:
         """The rule's update with that of R, which is changed in place. inputs: x*_{l-1} of the first pass."""
+        if not self._due:
+            return update
         for matrix, x in zip(self.matrices, inputs):
             if self.share is None:
                 decorrelate(matrix, self._subset(x), self.rate)

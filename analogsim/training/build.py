@@ -160,6 +160,7 @@ def build_learner(
             experiment.decorrelation.samples,
             experiment.decorrelation.positions,
             share,
+            experiment.decorrelation.every,
         )
     )
 

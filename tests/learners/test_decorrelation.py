@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from analogsim.contracts import Activities, LayerUpdate, WeightUpdate
+from analogsim.contracts import Activities, LayerUpdate, Probe, WeightUpdate
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.decorrelation import Decorrelated, decorrelate
 
@@ -16,6 +16,9 @@ def normal(*shape, seed=11):
 
 class Silent:
     """A rule that asks nothing of its passes."""
+
+    def ask(self, step, batch):
+        return (Probe(),)
 
     def tell(self, activities, losses):
         (first,) = activities
@@ -110,6 +113,33 @@ def test_the_chip_reads_with_the_new_matrices(mini_batch):
             torch.testing.assert_close(activity.inputs[0], x @ matrices[0].T)
         losses = [torch.zeros(len(x), dtype=torch.float64)] * len(activities)
         chip.update(learner.tell(activities, losses))
+
+
+def test_r_moves_in_every_third_step_and_stands_still_between():
+    """The steps of a run begun anew at step 2, as after a resume, are those of the whole run."""
+    steps, d = range(8), 5
+    inputs = [normal(6, d, seed=30 + step) for step in steps]
+
+    def run(start, matrix):
+        learner, moved = Decorrelated(Silent(), [matrix], 0.1, every=3), []
+        for step in steps[start:]:
+            before = matrix.clone()
+            learner.ask(step, 6)
+            first = Activities((inputs[step],), (), torch.empty(6, 0))
+            (layer,) = learner.tell(iter([first]), iter([torch.zeros(6)])).layers
+            moved.append(not torch.equal(before, matrix))
+            if moved[-1]:
+                torch.testing.assert_close(matrix.double(), by_hand(before, inputs[step], 0.1), rtol=1e-5, atol=1e-6)
+                assert layer.decorrelation is matrix
+            else:
+                assert layer.decorrelation is None
+        return moved
+
+    whole, resumed = torch.eye(d), torch.eye(d)
+    assert run(0, whole) == [step in (0, 3, 6) for step in steps]
+    Decorrelated(Silent(), [resumed], 0.1).tell(iter([Activities((inputs[0],), (), torch.empty(6, 0))]), iter([]))
+    assert run(2, resumed) == [step in (3, 6) for step in steps[2:]]
+    assert torch.equal(whole, resumed)
 
 
 @pytest.mark.parametrize("positions", [None, 1, 2, 4, 7, 9], ids=lambda p: f"{p} positions")

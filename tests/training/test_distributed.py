@@ -26,6 +26,7 @@ CASES = {
     "danp, noisy nodes": {},
     "danp, converters and noisy cells, with its angle": {"chip": "crossbar-generic", "training.angle": True},
     "danp, R of the first 40 rows": {"decorrelation.samples": 40},
+    "danp, R in every third step": {"decorrelation.every": 3},
     "danp, R on crossbars": {"chip": {"name": "mixed", "node_noise": {"sigma": 1e-2}, "decorrelation": "on_chip"}},
     "dnp, perturbed twice": {"chip": "ideal", "learner.rule": "dnp", "learner.baseline": "noisy", "learner.samples": 2},
     "dinp": {"chip": "ideal", "learner.rule": "dinp"},

@@ -67,6 +67,7 @@ STEPS = {
     "danp, many samples": {"learner.samples": 5},
     "danp, convolution": CONVOLUTION,
     "danp, a subset for R": {"decorrelation.samples": 40},
+    "danp, R in every other step": {"decorrelation.every": 2},
     "dbp": {"learner.rule": "dbp"},
     "dnp, perturbed twice": {"chip": "ideal", "learner.rule": "dnp", "learner.baseline": "noisy"},
     "dinp": {"chip": "ideal", "learner.rule": "dinp"},

@@ -49,6 +49,7 @@ CASES = {
     "sgd": {"learner.rule": "dbp", "optimizer.name": "sgd", "optimizer.momentum": 0.9},
     "angle": {"learner.rule": "danp", "chip": "gaussian-node", "training.angle": True},
     "subset": {"learner.rule": "danp", "chip": "gaussian-node", "decorrelation.samples": 10},
+    "every third": {"learner.rule": "danp", "chip": "gaussian-node", "decorrelation.every": 3},
     "no bias": {"learner.rule": "danp", "chip": "gaussian-node", "network.bias": False},
     "crossbars": {"learner.rule": "danp", "chip": "crossbar-generic"},
     "pulses": {"learner.rule": "bp", "chip": "capacitor", "optimizer.name": "on_chip"},
