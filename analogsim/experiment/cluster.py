@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from analogsim.experiment.sweep import Options
 
 RETRIES = 2
+STARTS = 3  # of the workers: dask starts again one that is killed, but not while the first are starting
 SLURM_FILE = (".yaml", ".yml")
 PRELOADED = ["distributed", "analogsim.experiment.trials", "sklearn.model_selection", "torch._dynamo"]  # seconds
 KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of memory"
@@ -190,20 +191,23 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
 
 
 def _local(options: Options, tasks: int, opened: ExitStack) -> distributed.Client:
-    try:
-        cluster = distributed.LocalCluster(
-            n_workers=min(options.workers, tasks),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
-            resources={"GPU": 1} if options.device.startswith("cuda") else None,
-        )
-        return opened.enter_context(distributed.Client(opened.enter_context(cluster)))
-    except (OSError, RuntimeError, TimeoutError) as error:
-        hint = 'a script that starts workers needs `if __name__ == "__main__":`; workers=1 starts none'
-        raise RunFolderError(f"the workers could not be started ({error}); {hint}") from None
+    for tries_left in reversed(range(STARTS)):
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=min(options.workers, tasks),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # any free port
+                memory_limit=None,
+                silence_logs=logging.CRITICAL,
+                resources={"GPU": 1} if options.device.startswith("cuda") else None,
+            )
+            return opened.enter_context(distributed.Client(opened.enter_context(cluster)))
+        except (OSError, RuntimeError, TimeoutError) as error:  # a worker killed as it starts takes all with it
+            if not tries_left:
+                hint = 'a script that starts workers needs `if __name__ == "__main__":`; workers=1 starts none'
+                raise RunFolderError(f"the workers could not be started ({error}); {hint}") from None
+    raise AssertionError("the last try returns or raises")
 
 
 def _slurm(file: str, tasks: int) -> Any:

@@ -4,11 +4,15 @@ One uninterrupted sweep, trained in this process, is the measure; forked.py runs
 """
 
 import csv
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
+from analogsim.errors import RunFolderError
+from analogsim.experiment import cluster
 from analogsim.experiment.export import export
+from analogsim.experiment.sweep import Options
 
 SWEEP = """
 data: digits
@@ -95,3 +99,25 @@ def test_six_kills_of_workers_and_their_coordinator(check_kills):
 @pytest.mark.parametrize(("jobs", "share"), [(1, 0.0), (2, 0.6), (3, 0.9)])
 def test_a_hundred_kills(check_kills, jobs, share):
     check_kills(jobs=jobs, wanted=100, seed=3, share=share)
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_workers_killed_as_they_start_are_started_again(monkeypatch, deaths):
+    """Where a worker is gone before all are there, dask gives up the cluster as a whole."""
+    starts = []
+
+    def start(**settings):
+        starts.append(settings["n_workers"])
+        if len(starts) <= deaths:
+            raise RuntimeError("Nanny failed to start.")
+        return nullcontext("cluster")
+
+    monkeypatch.setattr(cluster.distributed, "LocalCluster", start)
+    monkeypatch.setattr(cluster.distributed, "Client", nullcontext)
+    with ExitStack() as opened:
+        if deaths < cluster.STARTS:
+            assert cluster._local(Options(workers=2), 5, opened) == "cluster"
+        else:
+            with pytest.raises(RunFolderError, match=r"could not be started \(Nanny failed to start.\); a script that"):
+                cluster._local(Options(workers=2), 5, opened)
+    assert starts == [2, 2, 2]
