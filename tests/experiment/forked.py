@@ -168,7 +168,7 @@ def sweep_killed_until_done(arguments: list[str], folder: str, log: str, wanted:
     machine, as in `stopped_until_done`.
     """
     chance = random.Random(seed)
-    told: dict = {"coordinator": 0, "worker": 0, "folders": [], "rewritten": [], "delay": 0.3}
+    told: dict = {"coordinator": 0, "worker": 0, "folders": [], "rewritten": [], "given_up": 0, "delay": 0.3}
     while told["coordinator"] + told["worker"] < wanted:
         path = Path(f"{folder}-{len(told['folders'])}")
         told["folders"].append(str(path))
@@ -188,7 +188,13 @@ def _killed_once(arguments, path, log, chance, share, wanted, finished, told) ->
         while enough or time.monotonic() < ends:
             if os.waitpid(coordinator, os.WNOHANG)[0]:
                 _note_finished(path, finished, told)
-                return (path / "trials.csv").exists() and ",pending," not in (path / "trials.csv").read_text()
+                if not (path / "trials.csv").exists():
+                    return False
+                table = (path / "trials.csv").read_text()
+                given_up = table.count(",failed,")  # killed three times: the next start tries them again
+                assert given_up == table.count("its worker was killed 3 times"), table
+                told["given_up"] += given_up
+                return ",pending," not in table and not given_up
             time.sleep(0.005)
         workers = _workers(coordinator)
         if not workers and not early:

@@ -65,7 +65,7 @@ def check_kills(server, sweep_file, undisturbed, tmp_path):
     def check(jobs, wanted, seed, share):
         told = server(
             do="sweep_killed_until_done",
-            arguments=["sweep", sweep_file, "-j", str(jobs)],
+            arguments=["sweep", sweep_file, "-j", str(jobs), "--retry-failed"],
             folder=str(tmp_path / "out"),
             log=str(tmp_path / "log"),
             wanted=wanted,
