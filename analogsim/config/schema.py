@@ -114,6 +114,10 @@ class TrainingSettings(Section):
     checkpoint_s: NonNegative = Field(
         default=60.0, description="seconds between checkpoints within an epoch; one at each end"
     )
+    split: Literal["auto", "batch", "samples"] = Field(
+        default="auto",
+        description="what torchrun's processes share out: a batch's rows, or the K noisy passes; auto: rows if enough",
+    )
 
 
 class Experiment(Section):

@@ -147,7 +147,7 @@ class Trainer:
         """Take what the steps since the last look summed on the device into the record; their losses, summed."""
         if self._unread is None:
             return 0.0
-        loss, hits = self.team.sums(*self._unread.tolist())
+        loss, hits = self.team.totals(*self._unread.tolist())
         self._unread = None
         self.progress.loss_sum += loss
         self.progress.correct += int(hits)
@@ -155,7 +155,7 @@ class Trainer:
 
     def _step(self, rows: Tensor, with_angle: bool) -> float | None:
         progress, team, whole = self.progress, self.team, len(rows)
-        x, y = self.data.batch("train", rows[team.take(whole)])
+        x, y = self.data.batch("train", rows[team.begin(whole)])
         before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
         exact = self.true_gradient(x, y) if with_angle else None
         probes = self.learner.ask(progress.step, len(x))
@@ -173,7 +173,7 @@ class Trainer:
                 gradient = self.learner.tell(*side_by_side(passes))
             else:
                 gradient = self.learner.tell(*zip(*passes))
-        team.count(self.chip.ledger, before)
+        team.count(self.chip, before)
         gradient = team.mean(gradient, self.optimizer.factored)
         angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
