@@ -109,7 +109,7 @@ def build_trainer(
     return Trainer(
         chip=chip,
         learner=learner,
-        optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound),
+        optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound, experiment.training.tf32),
         data=data.to(device),
         loss=LOSSES[_loss_name(experiment, data)],
         shuffle=root.child("shuffle"),
@@ -163,6 +163,7 @@ def build_learner(
             experiment.decorrelation.samples,
             experiment.decorrelation.positions,
             team.share_of_rows,
+            experiment.training.tf32,
         )
     )
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from analogsim.backends.torch import full_precision
+from analogsim.backends.torch import full_precision, tf32_products
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.passes import passes_at_once
 from analogsim.contracts import Activities, Chip, Learner, Probe, WeightUpdate
@@ -174,7 +174,8 @@ class Trainer:
             else:
                 gradient = self.learner.tell(*zip(*passes))
         team.count(self.chip, before)
-        gradient = team.mean(gradient, self.optimizer.factored)
+        with tf32_products(self.optimizer.tf32):
+            gradient = team.mean(gradient, self.optimizer.factored)
         angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         self.count(sums, whole)

@@ -193,7 +193,7 @@ def test_names_make_no_other_trial(key):
 @pytest.mark.parametrize(
     "changes",
     [{"training__epochs": 21}, {"chip__node_noise__sigma": 0.002}, {"learner__rule": "anp"}, {"network__bias": False},
-     {"network__hidden": [128, 128]}, {"optimizer__eps": 2e-7}, {"data": "mnist"}],
+     {"network__hidden": [128, 128]}, {"training__tf32": True}, {"optimizer__eps": 2e-7}, {"data": "mnist"}],
 )  # fmt: skip
 def test_whatever_changes_a_result_makes_another_trial(changes):
     assert change(**changes) != change()
