@@ -94,15 +94,17 @@ class Capabilities:
 
 
 class Share(Protocol):
-    """This process's part of a batch that several processes train on; each has rows of its own, in order.
+    """This process's part of a step that several processes train on: rows of its own, in order, or passes of its own.
 
     first: the batch's row that is this process's first. whole: rows of the batch. size: processes.
+    skipped: passes of the step between its first, which every process runs, and the next that this one runs.
     sum: a tensor added up over all of them, in place and given back; all must ask, in the same order.
     """
 
     first: int
     whole: int
     size: int
+    skipped: int
 
     def sum(self, tensor: Tensor) -> Tensor: ...
 

@@ -75,7 +75,8 @@ class Recorder:
 
     def __init__(self, trainer):
         self.learner, self.optimizer, self.loss = trainer.learner, trainer.optimizer, trainer.loss
-        self.told, self.done, self.factored = {}, [], trainer.optimizer.factored
+        self.told, self.done = {}, []
+        self.factored, self.tf32 = trainer.optimizer.factored, trainer.optimizer.tf32
         trainer.learner, trainer.optimizer, trainer.loss = self, self, self.lose
 
     def ask(self, step, batch):

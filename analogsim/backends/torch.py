@@ -50,6 +50,26 @@ def full_precision() -> Iterator[None]:
         _set_precision(before)
 
 
+@contextmanager
+def tf32_products(allowed: bool) -> Iterator[None]:
+    """Where allowed, products on a GPU in TF32; those on a CPU stay as they are.
+
+    For a gradient's outer product and the update of R: in sums over a batch TF32's 2^-11 an operand is lost under the
+    rule's own variance. Never for what is subtracted from another pass.
+    """
+    if not allowed or not (PER_DEVICE or torch.cuda.is_initialized()):
+        yield
+        return
+    matmul = _backends.cuda.matmul
+    name, value = ("fp32_precision", "tf32") if PER_DEVICE else ("allow_tf32", True)  # the older one is of all devices
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
+
+
 def _set_precision(values: list[Any]) -> None:
     for setting, value in zip(PER_DEVICE, values):
         setting.fp32_precision = value

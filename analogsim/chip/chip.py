@@ -33,8 +33,8 @@ class SimulatedChip:
     description: what the chip is like. network, weights: what is programmed into it; biases
     start at 0. stream: the chip's own randomness. backend: auto, numpy, numba, torch or triton. batch: samples a
     pass, which say how far apart the passes of a sample are (`pass_schedule: whole_batch`). share: where the rows
-    of every pass stand in a batch that other processes have parts of; None: a pass is all there is. passes: of a
-    step, which a chip that reads them interleaved has to know ahead.
+    of every pass stand in a batch, and the passes in a step, that other processes have parts of; None: all is here.
+    passes: of a step, which a chip that reads them interleaved has to know ahead.
     """
 
     def __init__(
@@ -102,6 +102,12 @@ class SimulatedChip:
             done.reverse()
             while done:
                 yield done.pop()
+
+    def skip(self, passes: int) -> None:
+        """Let passes of this step go by that another process runs: their numbers, and their time."""
+        assert self._share is not None
+        self._pass += passes
+        self.clock.count(passes * self._share.whole)
 
     def update(self, update: WeightUpdate) -> None:
         """Write the change of every layer; the next pass opens a new step.
@@ -275,6 +281,8 @@ class SimulatedChip:
         if type(first) is not int or (first != 0 and (first != self._rows or self._pass < 0)):
             raise ArgumentError("first_sample", first, f"0 (a new pass) or {self._rows} (its next row)")
         if first == 0:
+            if self._pass == 0 and self._share is not None:
+                self.skip(self._share.skipped)
             self._pass, self._rows = self._pass + 1, 0
             self.clock.open(self._pass)
         self._rows += rows

@@ -115,6 +115,14 @@ class TrainingSettings(Section):
     checkpoint_s: NonNegative = Field(
         default=60.0, description="seconds between checkpoints within an epoch; one at each end"
     )
+    tf32: bool = Field(
+        default=False,
+        description="on a GPU, multiply weight gradients and R's update in TF32, passes never; a CPU goes on in full",
+    )
+    split: Literal["auto", "batch", "samples"] = Field(
+        default="auto",
+        description="what torchrun's processes share out: a batch's rows, or the K noisy passes; auto: rows if enough",
+    )
 
 
 class Experiment(Section):

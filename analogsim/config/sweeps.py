@@ -1,7 +1,7 @@
 """From a sweep file to its trials: variants × axes × seeds, each a validated experiment.
 
 The identity of a trial is SHA-256 of its resolved experiment and seed as canonical JSON, without what
-changes no result: names, descriptions and sources, and how often checkpoints are written.
+changes no result: names, descriptions and sources, how often checkpoints are written, and how processes split a step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ from analogsim.errors import ConfigError, Problem
 MOST_TRIALS = 100_000
 MOST_PROBLEMS = 100
 BATCHED = ("auto", "off")  # the default first
-_NAMES = {"chip": {"name", "description", "technology", "paper", "source"}, "seeds": True, "training": {"checkpoint_s"}}
+_NAMES = {
+    "chip": {"name", "description", "technology", "paper", "source"},
+    "seeds": True,
+    "training": {"checkpoint_s", "split"},
+}
 
 
 @dataclass(frozen=True)

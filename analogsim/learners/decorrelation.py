@@ -17,6 +17,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from analogsim.backends.torch import tf32_products
 from analogsim.contracts import Activities, LayerUpdate, Learner, Probe, Share, WeightUpdate
 
 
@@ -28,6 +29,7 @@ class Decorrelated:
     samples: int | None = None  # of the batch that C is averaged over; None: all, as in the paper
     positions: int | None = None  # of each image, evenly spaced; None: all
     share: Share | None = None  # None: a batch is all here
+    tf32: bool = False  # a GPU's products for R may be in TF32
     every: int = 1
     _due: bool = field(default=True, init=False)  # whether R moves at the end of this step
 
@@ -45,11 +47,12 @@ class Decorrelated:
         """The rule's update with that of R, which is changed in place. inputs: x*_{l-1} of the first pass."""
         if not self._due:
             return update
-        for matrix, x in zip(self.matrices, inputs):
-            if self.share is None:
-                decorrelate(matrix, self._subset(x), self.rate)
-            else:
-                decorrelate_together(matrix, self._subset(x), self.rate, self.share, self.samples)
+        with tf32_products(self.tf32):
+            for matrix, x in zip(self.matrices, inputs):
+                if self.share is None:
+                    decorrelate(matrix, self._subset(x), self.rate)
+                else:
+                    decorrelate_together(matrix, self._subset(x), self.rate, self.share, self.samples)
         layers = zip(update.layers, self.matrices)
         return WeightUpdate(tuple(replace(layer, decorrelation=matrix) for layer, matrix in layers))
 

@@ -33,6 +33,8 @@ class IterativePerturbation:
         draw = self.perturbation.probe
         if self.noisy_baseline:
             twins = [layer for layer in layers for _ in range(2)]
+            if self.perturbation.begins_later:
+                twins = [0, *twins]
             return tuple(draw(step, index, batch, [layer], inputs=index == 0) for index, layer in enumerate(twins))
         return (Probe(), *(draw(step, 1 + index, batch, [layer]) for index, layer in enumerate(layers)))
 
@@ -45,7 +47,7 @@ class IterativePerturbation:
         errors = [torch.zeros_like(a) for a in base.pre_activations]
         for index in range(self.samples * len(errors)):
             layer = index % len(errors)
-            if self.noisy_baseline and index > 0:
+            if self.noisy_baseline and (index > 0 or self.perturbation.begins_later):
                 base, base_loss = next(passes)
             noisy, loss = next(passes)
             delta = noisy.pre_activations[layer] - base.pre_activations[layer]

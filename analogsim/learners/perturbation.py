@@ -29,10 +29,20 @@ class Perturbation:
     def probe(
         self, step: int, pass_index: int, batch: int, layers: Collection[int] | None = None, inputs: bool = False
     ) -> Probe:
-        """A pass with fresh ε in the given layers, in all if None. batch: rows of this process."""
+        """A pass with fresh ε in the given layers, in all if None. pass_index, batch: of this process's own."""
         chosen = range(len(self.network.layers)) if layers is None else layers
-        address = Address(step, pass_index, 0 if self.share is None else self.share.first)
+        number = pass_index + self._skipped if pass_index else 0
+        address = Address(step, number, 0 if self.share is None else self.share.first)
         return Probe(Drawn(self, address, batch, tuple(chosen)), inputs=inputs)
+
+    @property
+    def begins_later(self) -> bool:
+        """The first pass is run by every process, and what is compared with it by another one."""
+        return self._skipped > 0
+
+    @property
+    def _skipped(self) -> int:
+        return 0 if self.share is None else self.share.skipped
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class Perturbations:
     def sigma(self) -> float:
         return self.each[0].sigma
 
+    @property
+    def begins_later(self) -> bool:
+        return self.each[0].begins_later
+
     def probe(self, step: int, pass_index: int, batch: int, *arguments: Any, **options: Any) -> Probe:
         rows = batch // len(self.each)
         probes = [one.probe(step, pass_index, rows, *arguments, **options) for one in self.each]

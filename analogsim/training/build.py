@@ -10,7 +10,7 @@ import torch
 from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
 from analogsim.config.schema import RULES, Convolution, Experiment, LayerSettings, LearnerSettings
-from analogsim.contracts import Capabilities, Chip, Learner, Share
+from analogsim.contracts import Capabilities, Chip, Learner
 from analogsim.errors import CapabilityError, DataError
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.backpropagation import BackPropagation
@@ -21,7 +21,7 @@ from analogsim.learners.perturbation import Perturbation
 from analogsim.network import ConvLayer, DenseLayer, Layer, Network
 from analogsim.streams import Stream
 from analogsim.training.data import Dataset
-from analogsim.training.distributed import ALONE, Team
+from analogsim.training.distributed import ALONE, Team, shared_out
 from analogsim.training.loop import Trainer
 from analogsim.training.losses import LOSSES
 from analogsim.training.optimizer import Optimizer
@@ -85,6 +85,7 @@ def build_trainer(
     settings = experiment.learner
     root = Stream.from_seed(seed)
     network = build_network(experiment, data)
+    team = shared_out(team, experiment, data, len(network.layers))
     weights = network.initial_weights(root.child("initial weights"))
     if learner is None:
         name, can = (
@@ -99,7 +100,7 @@ def build_trainer(
     bound = math.inf if cell is None or cell.weight_max == "auto" else cell.weight_max
     if learner is None:
         within = [weight.to(device).clamp(-bound, bound) for weight in weights]
-        learner = build_learner(experiment, network, within, root.child("learner"), backend, device, team.share)
+        learner = build_learner(experiment, network, within, root.child("learner"), backend, device, team)
         shadow = within if settings.base_rule == "bp" else []
     if chip is None:
         batch, stream = experiment.training.batch, root.child("chip")
@@ -108,7 +109,7 @@ def build_trainer(
     return Trainer(
         chip=chip,
         learner=learner,
-        optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound),
+        optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound, experiment.training.tf32),
         data=data.to(device),
         loss=LOSSES[_loss_name(experiment, data)],
         shuffle=root.child("shuffle"),
@@ -126,30 +127,32 @@ def build_learner(
     stream: Stream,
     backend: str = "auto",
     device: str = "cpu",
-    share: Share | None = None,
+    team: Team = ALONE,
 ) -> Learner:
     """The rule, wrapped in decorrelation where its name begins with d. It never sees a chip.
 
-    weights: BP's own copy to start from; the other rules do not use it.
+    weights: BP's own copy to start from; the other rules do not use it. team: the processes that train, of which
+    this one's rule averages its own samples.
     """
     settings = experiment.learner
+    samples = team.samples_of(settings.samples)
     matrices = [torch.eye(layer.inputs, device=device) for layer in network.layers] if settings.decorrelated else None
     sigma = settings.perturbation
     own = None
     if isinstance(sigma, float | int):
-        own = Perturbation(sigma, network, stream, get_backend(backend, device), torch.device(device), share)
+        own = Perturbation(sigma, network, stream, get_backend(backend, device), torch.device(device), team.share)
     noisy = settings.baseline == "noisy"
     rule: Learner
     if settings.base_rule == "bp":
         rule = BackPropagation(network, weights, matrices)
     elif settings.base_rule == "anp":
-        rule = ActivityPerturbation(network, own, noisy, settings.samples)
+        rule = ActivityPerturbation(network, own, noisy, samples)
     else:
         assert own is not None, "check_capabilities refuses np and inp without a perturbation of their own"
         if settings.base_rule == "np":
-            rule = NodePerturbation(network, own, noisy, settings.samples, settings.difference)
+            rule = NodePerturbation(network, own, noisy, samples, settings.difference)
         else:
-            rule = IterativePerturbation(network, own, noisy, settings.samples)
+            rule = IterativePerturbation(network, own, noisy, samples)
     return (
         rule
         if matrices is None
@@ -159,7 +162,8 @@ def build_learner(
             experiment.decorrelation.rate,
             experiment.decorrelation.samples,
             experiment.decorrelation.positions,
-            share,
+            team.share_of_rows,
+            experiment.training.tf32,
             experiment.decorrelation.every,
         )
     )

@@ -1,10 +1,12 @@
-"""One training on several processes, started by torchrun: each runs its own rows of every batch.
+"""One training on several processes, started by torchrun: each runs its own rows of every batch, or its own passes.
 
     ΔW = Σ_p (n_p / n) ΔW_p ,   C = Σ_p X*_pᵀ X*_p / n            n_p of the batch's n rows in process p
+    ΔW = Σ_p (K_p / K) ΔW_p                                       all rows, K_p of the K noisy samples in process p
 
-Noise belongs to a sample's number in the batch and not to who runs it (streams.py), so all processes
-together do what one does alone, but for the order in which sums are taken. Every process holds the whole
-chip, writes it alike, and is told the same sums; the first alone writes files and talks.
+Noise belongs to the numbers of a sample and a pass and not to who runs them (streams.py), so all processes
+together do what one does alone, but for the order in which sums are taken. Where passes are shared out, all run
+the first pass, which the others are compared with and R learns from; the ledger counts it once. Every process holds
+the whole chip, writes it alike, and is told the same sums; the first alone writes files and talks.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.chip import SimulatedChip
 from analogsim.config.schema import Experiment
-from analogsim.contracts import Factors, WeightUpdate
+from analogsim.contracts import Chip, Factors, WeightUpdate
 from analogsim.errors import ArgumentError, ProcessesError
 from analogsim.training.data import Dataset
 
@@ -29,15 +32,38 @@ T = TypeVar("T")
 APART = 1e-3  # of a tensor's Σ |.|: rounding differs on unlike machines, a state read from elsewhere far more
 
 
+@dataclass(frozen=True)
+class Passes:
+    """The passes of a step: the first, then those of every sample, one after the other.
+
+    samples: K. each: passes a sample. counted: 1 where the first pass is nobody's, 0 where the first sample's own.
+    """
+
+    samples: int
+    each: int
+    counted: int
+
+    def before(self, sample: int) -> int:
+        """The number of that sample's first pass."""
+        return self.counted + self.each * sample
+
+
 class Team:
-    """The processes of a training, this one being number `rank` of `size`; a `contracts.Share` of the batch in hand.
+    """The processes of a training, this one being number `rank` of `size`; a `contracts.Share` of the step in hand.
 
     Alone, nothing is sent and nothing changes. All others must call the same methods in the same order.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
         self.rank, self.size, self._local_rank = rank, size, local_rank
-        self.first = self.whole = self.rows = 0
+        self.first = self.whole = self.rows = self.skipped = 0
+        self._passes: Passes | None = None  # shared out in place of the rows
+
+    def sharing(self, passes: Passes) -> Team:
+        """The same processes, each with samples of its own, K_p of them, on all rows."""
+        other = copy(self)
+        other._passes = passes
+        return other
 
     @property
     def leads(self) -> bool:
@@ -46,14 +72,35 @@ class Team:
 
     @property
     def share(self) -> Team | None:
-        """What chip and learner are given: nothing if a batch is not shared."""
+        """What chip and learner are given: nothing if a step is not shared."""
         return self if self.size > 1 else None
 
+    @property
+    def share_of_rows(self) -> Team | None:
+        """What is given to those who sum over a batch: nothing if all of it is here."""
+        return self.share if self._passes is None else None
+
+    def samples_of(self, samples: int) -> int:
+        """Those of K that this process runs, which differ by at most one in number."""
+        own = slice(0, samples) if self._passes is None else self._part(samples)
+        return own.stop - own.start
+
     def take(self, whole: int) -> slice:
-        """Begin a batch of that many rows; gives those of this process, which differ by at most one in number."""
-        start, stop = whole * self.rank // self.size, whole * (self.rank + 1) // self.size
-        self.first, self.whole, self.rows = start, whole, stop - start
-        return slice(start, stop)
+        """Begin a pass over that many rows; gives those of this process, which differ by at most one in number."""
+        own = self._part(whole)
+        self.first, self.whole, self.rows, self.skipped = own.start, whole, own.stop - own.start, 0
+        return own
+
+    def begin(self, whole: int) -> slice:
+        """Begin a step on a batch of that many rows; gives those that this process runs."""
+        if self._passes is None:
+            return self.take(whole)
+        self.first, self.whole, self.rows = 0, whole, whole
+        self.skipped = max(self._passes.before(self._part(self._passes.samples).start) - 1, 0)
+        return slice(0, whole)
+
+    def _part(self, whole: int) -> slice:
+        return slice(whole * self.rank // self.size, whole * (self.rank + 1) // self.size)
 
     def device(self, name: str) -> str:
         """`cuda` is a GPU a process; cpu stays what it is."""
@@ -79,26 +126,42 @@ class Team:
         """Whether any process says so; all get the same answer."""
         return self.sums(flag)[0] > 0
 
+    def totals(self, *numbers: float) -> list[float]:
+        """Figures of a step's first pass over all rows, from those of this process's."""
+        return self.sums(*(number if self._passes is None or self.leads else 0.0 for number in numbers))
+
     def mean(self, update: WeightUpdate, factored: bool = False) -> WeightUpdate:
-        """The gradient of the batch, from the mean over this process's rows; factored: as the factors of all rows."""
+        """The gradient of the step, from the mean over this process's rows or samples; factored: as factors of all."""
         if self.size == 1:
             return update
-        part = self.rows / self.whole
+        passes = self._passes
+        part = self.rows / self.whole if passes is None else self.samples_of(passes.samples) / passes.samples
         layers = []
         for layer in update.layers:
             weight, bias = layer.weight, layer.bias
             if isinstance(weight, Factors) and factored:
-                weight = Factors(self._gathered(weight.errors * part), self._gathered(weight.inputs))
+                errors = weight.errors * part
+                if passes is None:
+                    weight = Factors(self._gathered(errors), self._gathered(weight.inputs))
+                else:
+                    weight = Factors(self.sum(errors), weight.inputs)
             elif weight is not None:
                 dense = weight.dense() if isinstance(weight, Factors) else weight
                 weight = self.sum(dense * part)
             layers.append(replace(layer, weight=weight, bias=None if bias is None else self.sum(bias * part)))
         return WeightUpdate(tuple(layers))
 
-    def count(self, ledger: object, before: Tensor | None) -> None:
-        """Count what the others' rows cost as well. before: the ledger's state ahead of this step's passes."""
-        if before is not None and isinstance(ledger, CountingLedger):
-            ledger.load(before + self.sum(ledger.state() - before))
+    def count(self, chip: Chip, before: Tensor | None) -> None:
+        """Count what the others' passes cost as well. before: the ledger's state ahead of this step's passes."""
+        if before is None or not isinstance(chip, SimulatedChip):
+            return
+        spent = chip.ledger.state() - before
+        if self._passes is None:
+            chip.ledger.load(before + self.sum(spent))
+            return
+        passes, later = (self._passes.before(n) for n in (self._passes.samples, self._part(self._passes.samples).stop))
+        chip.skip(passes - later)
+        chip.ledger.load(before + spent // (later - self.skipped) * passes)  # every pass costs the same
 
     def _gathered(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in order; exact, since each adds its own to zeros."""
@@ -159,24 +222,56 @@ def joined() -> Iterator[Team]:
         dist.destroy_process_group()
 
 
+def shared_out(team: Team, experiment: Experiment, data: Dataset, layers: int) -> Team:
+    """The team as it trains this experiment, a network of that many layers: by rows, or by samples."""
+    if team.size == 1 or not _by_samples(experiment, data, team.size):
+        return team
+    settings = experiment.learner
+    one_by_one, noisy = settings.base_rule == "inp", settings.baseline == "noisy"
+    each = layers * (2 if noisy else 1) if one_by_one else 1
+    return team.sharing(Passes(settings.samples, each, 0 if one_by_one and noisy else 1))
+
+
+def _by_samples(experiment: Experiment, data: Dataset, size: int) -> bool:
+    """Whether `training.split` shares out the noisy samples, not the rows; auto: where rows are too few.
+
+    All processes run the first pass and move R where it shares out samples, so rows are shared out where they can be.
+    """
+    learner, split, batch = experiment.learner, experiment.training.split, experiment.training.batch
+    samples = 0 if learner.base_rule == "bp" else learner.samples
+    if split == "samples":
+        if samples < size:
+            lacking = f"learner.samples: {samples} are too few" if samples else f"rule {learner.rule} has none"
+            raise ProcessesError(
+                f"training.split: samples, and {lacking} for {size} processes; "
+                f"allowed: {size} samples or more of another rule than bp and dbp, split: batch, or fewer processes"
+            )
+        return True
+    rows = len(data.x_train)
+    least = min(rows, batch, rows % batch or batch)
+    if least >= size:
+        return False
+    if split == "auto" and samples >= size:
+        return True
+    or_samples = f", {size} learner.samples or more" if split == "auto" and samples else ""
+    raise ProcessesError(
+        f"training.batch: {batch} makes a batch of {least} rows of the {rows} of {data.name}, too few for "
+        f"{size} processes; allowed: a batch that leaves {size} rows or more{or_samples}, or fewer processes"
+    )
+
+
 def check_shared(experiments: Iterable[tuple[Experiment, Dataset]], team: Team) -> None:
     """Refuse before training what cannot be split over the processes.
 
-    Raises ProcessesError for a batch with fewer rows than processes, and for a chip whose noise goes on from
-    one sample to the next (`node_noise.telegraph`), which no process could follow alone.
+    Raises ProcessesError for fewer rows or samples than processes, whichever `training.split` shares out, and for a
+    chip whose noise goes on from one sample to the next (`node_noise.telegraph`), which no process could follow alone.
     """
     if team.size == 1:
         return
     for experiment, data in experiments:
-        rows, batch = len(data.x_train), experiment.training.batch
-        least = min(rows, batch, rows % batch or batch)
-        if least < team.size:
-            raise ProcessesError(
-                f"training.batch: {batch} makes a batch of {least} rows of the {rows} of {data.name}, too few for "
-                f"{team.size} processes; allowed: a batch that leaves {team.size} rows or more, or fewer processes"
-            )
+        _by_samples(experiment, data, team.size)
         if experiment.chip.node_noise.telegraph is not None:
             raise ProcessesError(
                 f"chip {experiment.chip.name}: node_noise.telegraph goes on from one sample to the next, so its "
-                f"batches cannot be split over {team.size} processes; allowed: one process"
+                f"steps cannot be split over {team.size} processes; allowed: one process"
             )

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from analogsim.backends.torch import full_precision
+from analogsim.backends.torch import full_precision, tf32_products
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.passes import passes_at_once
 from analogsim.contracts import Activities, Chip, Learner, Probe, WeightUpdate
@@ -147,7 +147,7 @@ class Trainer:
         """Take what the steps since the last look summed on the device into the record; their losses, summed."""
         if self._unread is None:
             return 0.0
-        loss, hits = self.team.sums(*self._unread.tolist())
+        loss, hits = self.team.totals(*self._unread.tolist())
         self._unread = None
         self.progress.loss_sum += loss
         self.progress.correct += int(hits)
@@ -155,7 +155,7 @@ class Trainer:
 
     def _step(self, rows: Tensor, with_angle: bool) -> float | None:
         progress, team, whole = self.progress, self.team, len(rows)
-        x, y = self.data.batch("train", rows[team.take(whole)])
+        x, y = self.data.batch("train", rows[team.begin(whole)])
         before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
         exact = self.true_gradient(x, y) if with_angle else None
         probes = self.learner.ask(progress.step, len(x))
@@ -173,8 +173,9 @@ class Trainer:
                 gradient = self.learner.tell(*side_by_side(passes))
             else:
                 gradient = self.learner.tell(*zip(*passes))
-        team.count(self.chip.ledger, before)
-        gradient = team.mean(gradient, self.optimizer.factored)
+        team.count(self.chip, before)
+        with tf32_products(self.optimizer.tf32):
+            gradient = team.mean(gradient, self.optimizer.factored)
         angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
         self.chip.update(self.optimizer.step(gradient))
         self.count(sums, whole)

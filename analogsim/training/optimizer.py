@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from analogsim.backends.torch import tf32_products
 from analogsim.config.schema import OptimizerSettings
 from analogsim.contracts import Factors, WeightUpdate
 from analogsim.network import Network
@@ -28,6 +29,7 @@ from analogsim.network import Network
 class Optimizer:
     """shadow: weight copies to subtract the same changes from (BP's own model), if any.
     bound: the largest weight the chip's cells hold, where they clip; the copies are clipped alike.
+    tf32: a GPU's products of a gradient's factors may be in TF32.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Optimizer:
         device: str | torch.device = "cpu",
         shadow: Sequence[Tensor] = (),
         bound: float = math.inf,
+        tf32: bool = False,
     ):
+        self.tf32 = tf32
         self._weights = [torch.zeros(layer.units, layer.inputs, device=device) for layer in network.layers]
         self._biases = [torch.zeros(layer.units, device=device) for layer in network.layers]
         self._shadow, self._bound = shadow, bound
@@ -72,7 +76,8 @@ class Optimizer:
         for part, change, kept in zip(parts, self._changes, self._gradients, strict=True):
             change.zero_()
             if isinstance(part, Factors):
-                torch.mm(part.errors.flatten(0, -2).T, part.inputs.flatten(0, -2), out=kept)
+                with tf32_products(self.tf32):
+                    torch.mm(part.errors.flatten(0, -2).T, part.inputs.flatten(0, -2), out=kept)
             elif part is not None:
                 kept.copy_(part)
         return [index for index, part in enumerate(parts) if part is not None]

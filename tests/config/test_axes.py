@@ -174,7 +174,7 @@ def test_an_identity_is_the_hash_of_what_is_trained():
     tree = experiment.model_dump(mode="json")
     for name in ("name", "description", "technology", "paper", "source"):
         del tree["chip"][name]
-    del tree["seeds"], tree["training"]["checkpoint_s"]
+    del tree["seeds"], tree["training"]["checkpoint_s"], tree["training"]["split"]
     text = json.dumps(tree | {"seed": 2}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert identity(experiment, 2) == hashlib.sha256(text.encode()).hexdigest()
 
@@ -187,13 +187,13 @@ def change(**changes):
 @pytest.mark.parametrize("key", ["chip__name", "chip__description", "chip__source"])
 def test_names_make_no_other_trial(key):
     assert change(**{key: "another"}) == change()
-    assert change(training__checkpoint_s=1.0, seeds=[3]) == change()
+    assert change(training__checkpoint_s=1.0, training__split="samples", seeds=[3]) == change()
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"training__epochs": 21}, {"chip__node_noise__sigma": 0.002}, {"learner__rule": "anp"}, {"network__bias": False},
-     {"network__hidden": [128, 128]}, {"optimizer__eps": 2e-7}, {"data": "mnist"}],
+     {"network__hidden": [128, 128]}, {"training__tf32": True}, {"optimizer__eps": 2e-7}, {"data": "mnist"}],
 )  # fmt: skip
 def test_whatever_changes_a_result_makes_another_trial(changes):
     assert change(**changes) != change()

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available() and os.name == "posix"), reason="needs gloo and signals"
 )
 ROUNDING = 1e-5
+PLANTED = [Path(__file__).with_name("planted_team.py")]
 SMALL = """
 data: digits
 chip: gaussian-node
@@ -31,6 +32,13 @@ training: {epochs: 2, batch: 479, checkpoint_s: 0}
 variants:
   nodes: {}
   converters: {chip: crossbar-generic}
+"""
+SAMPLES = """
+data: digits
+chip: gaussian-node
+network: {hidden: [8]}
+learner: {samples: 3}
+training: {epochs: 2, batch: 479, split: samples}
 """
 WAIT_S = 300  # on a busy machine
 
@@ -99,11 +107,23 @@ def test_two_processes_train_as_one(work, two):
 
 def test_the_comparison_catches_noise_drawn_twice(work):
     """Both processes take their samples for the first half of the batch."""
-    program = [Path(__file__).with_name("planted_team.py")]
-    code, _, err = done(start(work, "train", "small.yaml", "--out", "planted", program=program))
+    code, _, err = done(start(work, "rows", "train", "small.yaml", "--out", "planted", program=PLANTED))
     assert code == 0, err
     with pytest.raises(AssertionError):
         check_same(work / "planted", work / "one")
+
+
+def test_two_processes_with_passes_of_their_own_train_as_one(work):
+    """And not where both take their passes for the step's first."""
+    (work / "samples.yaml").write_text(SAMPLES)
+    for folder, processes in (("passes one", 1), ("passes two", 2)):
+        code, _, err = done(start(work, "train", "samples.yaml", "--out", folder, processes=processes))
+        assert code == 0, err
+    check_same(work / "passes two", work / "passes one")
+    code, _, err = done(start(work, "passes", "train", "samples.yaml", "--out", "planted passes", program=PLANTED))
+    assert code == 0, err
+    with pytest.raises(AssertionError):
+        check_same(work / "planted passes", work / "passes one")
 
 
 def test_the_first_process_alone_writes_and_talks(work, two):
@@ -152,6 +172,7 @@ def _wait_for(there, process):
     [
         (["small.yaml", "--set", "learner.rul=np"], "--set learner.rul=np: learner.rul: unknown key"),
         (["small.yaml", "--set", "training.batch=1436"], "training.batch: 1436 makes a batch of 1 rows of the 1437"),
+        (["small.yaml", "--set", "training.split=samples"], "training.split: samples, and learner.samples: 1 are too"),
         (["small.yaml", "--chip", "smtj-node"], "chip smtj-node: node_noise.telegraph goes on from one sample"),
     ],
 )

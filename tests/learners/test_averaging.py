@@ -25,6 +25,7 @@ class Scripted:
 
     sigma: float
     probes: list[Probe]
+    begins_later: bool = False
 
     def probe(self, step, pass_index, batch, layers=None, inputs=False):
         return self.probes.pop(0)

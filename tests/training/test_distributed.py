@@ -16,7 +16,7 @@ from analogsim.config.loader import load_plan
 from analogsim.errors import ArgumentError, ProcessesError
 from analogsim.training.build import build_trainer
 from analogsim.training.data import load_data
-from analogsim.training.distributed import ALONE, Team, check_shared
+from analogsim.training.distributed import ALONE, Team, check_shared, shared_out
 
 ROUNDING = 1e-5  # of a figure; float32 sums in another order, over six steps
 MEETING_S = 120
@@ -35,6 +35,29 @@ CASES = {
     "1/f noise and drift": {"chip": "pcm-nandakumar", "learner.rule": "anp"},
     "pulses from factors": {"chip": "reram-es", "learner.rule": "bp", "optimizer": {"name": "on_chip", "lr": 0.01}},
     "regression": {"training.loss": "mse"},
+}
+OWN = {"chip": "ideal", "learner.baseline": "clean"}  # perturbations of the learner's
+TIMED = {"chip": "pcm-nandakumar", "learner.rule": "anp"}
+PRICES = {"read_J": 1e-9, "read_s": 1e-7, "conversion_J": 1e-12, "conversion_s": 1e-9}
+SAMPLES_CASES = {
+    "danp, noisy nodes": {"learner.samples": 7},
+    "danp, converters and noisy cells, with its angle": {"chip": "crossbar-generic", "training.angle": True},
+    "danp, R of the first 40 rows": {"decorrelation.samples": 40},
+    "danp, R on crossbars": {"chip": {"name": "mixed", "node_noise": {"sigma": 1e-2}, "decorrelation": "on_chip"}},
+    "np": OWN | {"learner.rule": "np"},
+    "dnp, perturbed twice": {"chip": "ideal", "learner.rule": "dnp", "learner.baseline": "noisy"},
+    "inp": OWN | {"learner.rule": "inp"},
+    "dinp, twins": {"chip": "ideal", "learner.rule": "dinp", "learner.baseline": "noisy"},
+    "convolution": {"network.hidden": [], "network.layers": [CONVOLUTION, {"dense": 8}]},
+    "1/f noise and drift": TIMED,
+    "1/f noise, passes of a vector in a row": TIMED
+    | {"chip": {"name": "pcm-nandakumar", "pass_schedule": "interleaved"}},
+    "pulses from factors": {"chip": "reram-es", "learner.rule": "anp", "optimizer": {"name": "on_chip", "lr": 0.01}},
+    "joules and seconds": {"chip": {"name": "priced", "node_noise": {"sigma": 1e-2}, "costs": PRICES}},
+    "a batch of fewer rows than processes": {"training.split": "auto", "training.batch": 229},
+}
+SAMPLES_CASES = {
+    name: {"learner.samples": 4, "training.split": "samples"} | case for name, case in SAMPLES_CASES.items()
 }
 
 
@@ -105,8 +128,8 @@ def trained(changes, size=1, kind=Threads):
 
 
 @cache
-def alone(case):
-    return trained(CASES[case])[0]
+def alone(case, cases="rows"):
+    return trained((CASES if cases == "rows" else SAMPLES_CASES)[case])[0]
 
 
 def check_same(trainer, expected):
@@ -128,6 +151,13 @@ def check_same(trainer, expected):
 def test_processes_train_as_one_does(case, size):
     for trainer in trained(CASES[case], size):
         check_same(trainer, alone(case))
+
+
+@pytest.mark.parametrize("case", SAMPLES_CASES)
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_with_samples_of_their_own_train_as_one_does(case, size):
+    for trainer in trained(SAMPLES_CASES[case], size):
+        check_same(trainer, alone(case, "samples"))
 
 
 # --- planted bugs ---------------------------------------------------------------------------------
@@ -181,8 +211,71 @@ class OwnRowsTakeTime(Threads):
 
 
 class OwnReadsCounted(Threads):
-    def count(self, ledger, before):
+    def count(self, chip, before):
         pass
+
+
+class PassesFromNought(Threads):
+    """Every process takes its passes for the step's first: the same noise in all. Reads and time are right."""
+
+    def begin(self, whole):
+        mine = super().begin(whole)
+        self.right, self.skipped = self.skipped, self.wrong(self.skipped)
+        return mine
+
+    def wrong(self, skipped):
+        return 0
+
+    def count(self, chip, before):
+        chip.skip(self.right - self.skipped)
+        self.skipped = self.right
+        super().count(chip, before)
+
+
+class PassesOneBefore(PassesFromNought):
+    """The last pass of a process is the first of the next."""
+
+    def wrong(self, skipped):
+        return max(skipped - 1, 0)
+
+
+class OwnPassesTakeTime(Threads):
+    """The time of the passes that others run at a step's end does not go by."""
+
+    def count(self, chip, before):
+        chip.skip = lambda passes: None
+        super().count(chip, before)
+        del chip.skip
+
+
+class EveryMeanWeighsTheSame(Threads):
+    """The mean over a process's samples, however many they are."""
+
+    def mean(self, update, factored=False):
+        self.samples_of = lambda samples: samples / self.size
+        update = super().mean(update, factored)
+        del self.samples_of
+        return update
+
+
+class FirstPassByAll(Threads):
+    """Losses of the first pass, which all have run, are added up."""
+
+    totals = Threads.sums
+
+
+class FirstPassCountedByAll(Threads):
+    """Reads are added up, those of the first pass too."""
+
+    def count(self, chip, before):
+        if before is not None:
+            chip.ledger.load(before + self.sum(chip.ledger.state() - before))
+
+
+class DecorrelatedByAll(Threads):
+    """Each process takes the batch for its own rows of one as much larger, and adds up."""
+
+    share_of_rows = Threads.share
 
 
 TEAM_BUGS = {
@@ -198,6 +291,27 @@ TEAM_BUGS = {
     "time of one's own rows": (OwnRowsTakeTime, "1/f noise and drift"),
     "reads of one's own rows": (OwnReadsCounted, "danp, noisy nodes"),
 }
+SAMPLES_BUGS = {
+    "passes begin at 0 in every process": (PassesFromNought, "danp, noisy nodes"),
+    "a learner's passes begin at 0 in every process": (PassesFromNought, "np"),
+    "passes of a layer at a time begin at 0 in every process": (PassesFromNought, "inp"),
+    "a process begins with the last pass of the one before": (PassesOneBefore, "danp, noisy nodes"),
+    "a process's twins begin with the last of the one before": (PassesOneBefore, "dinp, twins"),
+    "time of one's own passes": (OwnPassesTakeTime, "1/f noise and drift"),
+    "means over samples weigh alike however many": (EveryMeanWeighsTheSame, "danp, noisy nodes"),
+    "gradients of one's own samples": (GradientsNotShared, "danp, noisy nodes"),
+    "losses of the first pass from every process": (FirstPassByAll, "danp, noisy nodes"),
+    "reads of one's own passes": (OwnReadsCounted, "danp, noisy nodes"),
+    "reads of the first pass from every process": (FirstPassCountedByAll, "danp, noisy nodes"),
+    "decorrelation summed over processes that have all rows": (DecorrelatedByAll, "danp, noisy nodes"),
+}
+
+
+@pytest.mark.parametrize("bug", SAMPLES_BUGS)
+def test_the_comparison_of_samples_catches(bug):
+    kind, case = SAMPLES_BUGS[bug]
+    with pytest.raises((AssertionError, ProcessesError)):
+        check_same(trained(SAMPLES_CASES[case], 3, kind)[0], alone(case, "samples"))
 
 
 @pytest.mark.parametrize("bug", TEAM_BUGS)
@@ -226,6 +340,40 @@ def test_a_batch_smaller_than_the_team_is_refused():
     with pytest.raises(ProcessesError, match=r"training.batch: 100 makes a batch of 30 rows of the 230 of digits, too"):
         check_shared([(experiment({}), data)], Team(0, 31))
     check_shared([(experiment({"training.batch": 1}), data)], ALONE)
+
+
+def test_rows_are_shared_out_where_there_are_enough_and_samples_elsewhere():
+    for changes, size, by_rows in (
+        ({"learner.samples": 40}, 30, True),
+        ({"learner.samples": 40}, 31, False),
+        ({"learner.samples": 40, "training.split": "samples"}, 2, False),
+        ({"learner.samples": 40, "training.split": "batch"}, 30, True),
+        ({"learner.rule": "bp"}, 30, True),
+        ({"training.split": "samples"}, 1, True),
+    ):
+        asked = experiment(changes)
+        check_shared([(asked, digits())], Team(0, size))
+        team = shared_out(Team(0, size), asked, digits(), 2)
+        assert (team.share is team.share_of_rows) == by_rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "message"),
+    [
+        ({"training.split": "samples"}, 2, r"samples, and learner.samples: 1 are too few for 2 processes; allowed: 2"),
+        (
+            {"training.split": "samples", "learner.rule": "dbp"},
+            2,
+            "samples, and rule dbp has none for 2 processes; all",
+        ),
+        ({"training.split": "batch", "learner.samples": 40}, 31, "31 rows or more, or fewer processes$"),
+        ({"learner.samples": 30}, 31, "31 rows or more, 31 learner.samples or more, or fewer processes$"),
+        ({"learner.rule": "bp"}, 31, "31 rows or more, or fewer processes$"),
+    ],
+)
+def test_what_no_split_can_share_out_is_refused(changes, size, message):
+    with pytest.raises(ProcessesError, match=message):
+        check_shared([(experiment(changes), digits())], Team(1, size))
 
 
 def test_noise_that_goes_on_from_sample_to_sample_is_refused():
