@@ -114,6 +114,9 @@ class TrainingSettings(Section):
     checkpoint_s: NonNegative = Field(
         default=60.0, description="seconds between checkpoints within an epoch; one at each end"
     )
+    capture: Literal["auto", "off"] = Field(
+        default="auto", description="on a GPU, record the step as a CUDA graph where that gives the same numbers"
+    )
 
 
 class Experiment(Section):

@@ -36,7 +36,11 @@ from analogsim.errors import ConfigError, Problem
 MOST_TRIALS = 100_000
 MOST_PROBLEMS = 100
 BATCHED = ("auto", "off")  # the default first
-_NAMES = {"chip": {"name", "description", "technology", "paper", "source"}, "seeds": True, "training": {"checkpoint_s"}}
+_NAMES = {
+    "chip": {"name", "description", "technology", "paper", "source"},
+    "seeds": True,
+    "training": {"checkpoint_s", "capture"},
+}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from analogsim.learners.node_perturbation import NodePerturbation
 from analogsim.learners.perturbation import Perturbation
 from analogsim.network import ConvLayer, DenseLayer, Layer, Network
 from analogsim.streams import Stream
+from analogsim.training.captured import CapturedTrainer, recorder_of
 from analogsim.training.data import Dataset
 from analogsim.training.distributed import ALONE, Team
 from analogsim.training.loop import Trainer
@@ -105,7 +106,7 @@ def build_trainer(
         batch, stream = experiment.training.batch, root.child("chip")
         passes = len(learner.ask(0, 1)) if experiment.chip.pass_schedule == "interleaved" else 1
         chip = SimulatedChip(experiment.chip, network, weights, stream, backend, device, batch, team.share, passes)
-    return Trainer(
+    return CapturedTrainer(
         chip=chip,
         learner=learner,
         optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound),
@@ -116,6 +117,7 @@ def build_trainer(
         epochs=experiment.training.epochs,
         angle=experiment.training.angle,
         team=team,
+        recorder=recorder_of(device) if experiment.training.capture == "auto" else None,
     )
 
 

@@ -174,7 +174,7 @@ def test_an_identity_is_the_hash_of_what_is_trained():
     tree = experiment.model_dump(mode="json")
     for name in ("name", "description", "technology", "paper", "source"):
         del tree["chip"][name]
-    del tree["seeds"], tree["training"]["checkpoint_s"]
+    del tree["seeds"], tree["training"]["checkpoint_s"], tree["training"]["capture"]
     text = json.dumps(tree | {"seed": 2}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert identity(experiment, 2) == hashlib.sha256(text.encode()).hexdigest()
 
@@ -187,7 +187,7 @@ def change(**changes):
 @pytest.mark.parametrize("key", ["chip__name", "chip__description", "chip__source"])
 def test_names_make_no_other_trial(key):
     assert change(**{key: "another"}) == change()
-    assert change(training__checkpoint_s=1.0, seeds=[3]) == change()
+    assert change(training__checkpoint_s=1.0, training__capture="off", seeds=[3]) == change()
 
 
 @pytest.mark.parametrize(
