@@ -1,4 +1,4 @@
-"""What stands in for a CUDA graph on a CPU: operations written down with their tensors, and done again on the same memory.
+"""What stands in for a CUDA graph on a CPU: operations written down, and done again on the same memory.
 
 As on a GPU, recording leaves the device as it was, a play runs no Python of the step, and what asks the device for a
 number, or brings one there, cannot be recorded.
