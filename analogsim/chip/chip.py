@@ -138,9 +138,9 @@ class SimulatedChip:
         """Let kernels read this step's number in `held`; the next one is a plain number again."""
         self._step = HeldStep(self._step, held)
 
-    def played_again(self, counts: Tensor, samples: int) -> None:
+    def played_again(self, counts: Sequence[int], samples: int) -> None:
         """A recorded step was done on the device alone: count what it cost. samples: rows of all its passes."""
-        self.ledger.load(self.ledger.state() + counts)
+        self.ledger.load([done + more for done, more in zip(self.ledger.counts(), counts)])
         self.clock.count(samples)
         self.clock.close_step()
         self._step += 1

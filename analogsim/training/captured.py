@@ -119,7 +119,8 @@ class Recording:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
         self._warm, self._trusted = 0, False
         self._play: Work | None = None
-        self._counts, self._samples = torch.empty(0), 0  # the ledger's of a step, and rows of all its passes
+        self._counts: list[int] = []  # of the ledger, a step
+        self._samples = 0  # rows of all its passes
         self._fits = fits(trainer)
         if self._fits:
             passes = len(trainer.learner.ask(trainer.progress.step, size))
@@ -173,10 +174,10 @@ class Recording:
         return sums
 
     def _record(self) -> None:
-        before = self._chip.state()
+        before, counts = self._chip.state(), self._chip.ledger.counts()
         try:
             self._play = self._recorder.record(self._held)
-            self._counts = self._chip.ledger.state() - before["counts"]
+            self._counts = [now - then for now, then in zip(self._chip.ledger.counts(), counts)]
         except RuntimeError as error:
             self._give_up(str(error).partition("\n")[0])
         self._chip.load(before)  # the host's counts back to where the device still is

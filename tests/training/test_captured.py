@@ -372,7 +372,7 @@ def test_without_that_look_the_bytes_catch(bug, replays, monkeypatch):
 def uncounted_reads(monkeypatch):
     plain = captured.SimulatedChip.played_again
     monkeypatch.setattr(
-        captured.SimulatedChip, "played_again", lambda self, counts, samples: plain(self, 0 * counts, samples)
+        captured.SimulatedChip, "played_again", lambda self, counts, samples: plain(self, [0 for _ in counts], samples)
     )
 
 
