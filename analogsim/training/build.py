@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
@@ -106,7 +107,9 @@ def build_trainer(
         batch, stream = experiment.training.batch, root.child("chip")
         passes = len(learner.ask(0, 1)) if experiment.chip.pass_schedule == "interleaved" else 1
         chip = SimulatedChip(experiment.chip, network, weights, stream, backend, device, batch, team.share, passes)
-    return CapturedTrainer(
+    recorder = recorder_of(device) if experiment.training.capture == "auto" else None
+    kind = Trainer if recorder is None else partial(CapturedTrainer, recorder=recorder)
+    return kind(
         chip=chip,
         learner=learner,
         optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound),
@@ -117,7 +120,6 @@ def build_trainer(
         epochs=experiment.training.epochs,
         angle=experiment.training.angle,
         team=team,
-        recorder=recorder_of(device) if experiment.training.capture == "auto" else None,
     )
 
 

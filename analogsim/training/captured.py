@@ -94,7 +94,7 @@ class CapturedTrainer(Trainer):
 
     def _recording_for(self, rows: Tensor) -> Recording | None:
         size = min(self.batch, len(self.data.x_train))
-        if self.recorder is None or len(rows) != size:
+        if self.recorder is None or len(rows) < size:
             return None
         if self._recording is None or not self._recording.is_of(self):
             self._recording = Recording(self, self.recorder, size)

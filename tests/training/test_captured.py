@@ -19,6 +19,7 @@ from analogsim.network import Network
 from analogsim.training import captured, checkpoint, optimizer
 from analogsim.training.build import build_trainer
 from analogsim.training.data import load_data
+from analogsim.training.loop import Trainer
 
 triton = pytest.mark.skipif(find_spec("triton") is None or not interpreted(), reason="needs Triton's interpreter")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
@@ -36,9 +37,9 @@ def digits(rows=ROWS):
 def trainer_of(recorder=None, backend="torch", device="cpu", rows=ROWS, **changes):
     base = {"data": "digits", "chip": "gaussian-node", "network": {"hidden": [12, 9]}}
     base |= {"training": {"epochs": EPOCHS, "batch": BATCH}, "variants": {"one": changes}}
-    trainer = build_trainer(load_plan(base).variants["one"], digits(rows), 1, backend, device)
-    trainer.recorder = recorder
-    return trainer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analogsim.training.build.recorder_of", lambda device: recorder)
+        return build_trainer(load_plan(base).variants["one"], digits(rows), 1, backend, device)
 
 
 def end(trainer):
@@ -240,22 +241,12 @@ def test_passes_that_do_not_fit_side_by_side_are_not_recorded(replays, monkeypat
         assert recorder.recorded == recorded
 
 
-def test_on_a_cpu_nothing_is_recorded():
+def test_on_a_cpu_or_with_capture_off_a_trainer_is_a_plain_one(replays):
     assert captured.recorder_of("cpu") is None
-    (experiment,) = load_plan({"data": "digits", "chip": "ideal"}).variants.values()
-    assert build_trainer(experiment, digits(), 1).recorder is None
-
-
-def test_capture_off_records_nothing(monkeypatch, replays):
-    monkeypatch.setattr("analogsim.training.build.recorder_of", lambda device: replays())
-    base = {"data": "digits", "chip": "ideal"}
-    for said, there in (
-        ({}, True),
-        ({"training": {"capture": "auto"}}, True),
-        ({"training": {"capture": "off"}}, False),
-    ):
-        (experiment,) = load_plan(base | said).variants.values()
-        assert (build_trainer(experiment, digits(), 1).recorder is not None) == there
+    assert type(trainer_of()) is Trainer
+    assert type(trainer_of(replays())) is captured.CapturedTrainer
+    assert type(trainer_of(replays(), **{"training.capture": "auto"})) is captured.CapturedTrainer
+    assert type(trainer_of(replays(), **{"training.capture": "off"})) is Trainer
 
 
 @pytest.mark.parametrize("at", ["the first pass", "the write", "the end"])
