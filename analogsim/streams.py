@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analogsim.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LANES = 16  # counters a block; each gives four words, so a block is 64 outputs
 BLOCK = 4 * LANES
@@ -53,6 +57,21 @@ SQRT_HALF_BITS = 0x3F3504F3  # float32 bits of sqrt(1/2): mantissas are taken in
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+class HeldStep(int):
+    """A step number that lies in a device's memory as well, where torch and Triton kernels read it.
+
+    held: one int64, the same number. Work that was recorded is played again with another number there
+    (training/captured.py). What is computed from a HeldStep is a plain int, of which kernels see the value alone.
+    """
+
+    held: Tensor
+
+    def __new__(cls, number: int, held: Tensor) -> HeldStep:
+        step = super().__new__(cls, number)
+        step.held = held
+        return step
 
 
 @dataclass(frozen=True)

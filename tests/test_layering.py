@@ -53,7 +53,9 @@ SIBLINGS = """atomic: errors
     learners.iterative_perturbation: learners.perturbation
     learners.node_perturbation: learners.perturbation
     learners.side_by_side: learners.backpropagation learners.decorrelation learners.perturbation
-    training.build: training.data training.distributed training.loop training.losses training.optimizer
+    training.build: training.captured training.data training.distributed training.loop training.losses
+    training.build: training.optimizer
+    training.captured: training.checkpoint training.loop training.losses
     training.data: training.images
     training.loop: training.checkpoint training.data training.distributed training.optimizer training.oracle
     training.distributed: training.data

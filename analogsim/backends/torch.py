@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from analogsim import streams
-from analogsim.streams import BLOCK, LANES, Address, Stream
+from analogsim.streams import BLOCK, LANES, Address, HeldStep, Stream
 
 MASK = 0xFFFFFFFF
 
@@ -128,10 +128,11 @@ def _words(stream: Stream, address: Address, rows: int, outputs: int, device: to
     """`Stream.words` as int64: four tensors (rows, lanes)."""
     lanes = torch.arange(-(-outputs // BLOCK) * LANES, dtype=torch.int64, device=device).expand(rows, -1)
     samples = torch.arange(rows, dtype=torch.int64, device=device) + address.first_sample
+    step = address.step
     return _philox(
         lanes,
         (samples & MASK)[:, None].expand_as(lanes),
-        torch.full_like(lanes, address.step),
+        step.held.expand_as(lanes) if isinstance(step, HeldStep) else torch.full_like(lanes, step),
         torch.full_like(lanes, address.pass_index),
         stream.key,
     )

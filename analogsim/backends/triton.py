@@ -11,6 +11,7 @@ row, four outputs a lane. TRITON_INTERPRET=1 runs them on CPU tensors, slowly, f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from analogsim import streams
 from analogsim.backends.torch import TorchBackend
-from analogsim.streams import BLOCK, LANES, Address, Stream
+from analogsim.streams import BLOCK, LANES, Address, HeldStep, Stream
 
 SIZE = 256  # lanes an instance, at most
 EXACT: dict[str, Any] = {"enable_fp_fusion": False, "num_warps": 4}  # of every launch
@@ -65,8 +66,10 @@ def _normal_pair(first, second):
 
 
 @jit
-def _words(seed, step, pass_index, first_sample, SIZE: tl.constexpr):
-    """The row and the lanes of this instance, and their four words."""
+def _words(seed, step, pass_index, first_sample, HELD: tl.constexpr, SIZE: tl.constexpr):
+    """The row and the lanes of this instance, and their four words. HELD: `step` is where the number lies."""
+    if HELD:
+        step = tl.load(step)
     row = tl.program_id(0)
     lanes = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     sample = first_sample.to(tl.int32) + row  # all of them 32-bit words, whatever their sign
@@ -81,8 +84,8 @@ def _output(lanes, word: tl.constexpr):
 
 
 @jit(do_not_specialize=WORDS)
-def _normal(out, outputs, seed, step, pass_index, first_sample, SIZE: tl.constexpr):
-    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, SIZE)
+def _normal(out, outputs, seed, step, pass_index, first_sample, HELD: tl.constexpr, SIZE: tl.constexpr):
+    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, HELD, SIZE)
     z0, z1 = _normal_pair(w0, w1)
     z2, z3 = _normal_pair(w2, w3)
     at = out + row * outputs
@@ -98,8 +101,8 @@ def _last_bits(word):
 
 
 @jit(do_not_specialize=WORDS)
-def _uniform(out, outputs, seed, step, pass_index, first_sample, SIZE: tl.constexpr):
-    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, SIZE)
+def _uniform(out, outputs, seed, step, pass_index, first_sample, HELD: tl.constexpr, SIZE: tl.constexpr):
+    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, HELD, SIZE)
     at = out + row * outputs
     tl.store(at + _output(lanes, 0), _last_bits(w0), mask=_output(lanes, 0) < outputs)
     tl.store(at + _output(lanes, 1), _last_bits(w1), mask=_output(lanes, 1) < outputs)
@@ -137,9 +140,9 @@ def _converted(
 @jit(do_not_specialize=WORDS)
 def _output_stage(
     y, sigma, variance, lsb, positions, units, levels, seed, step, pass_index, first_sample,
-    HAS_SIGMA: tl.constexpr, HAS_VARIANCE: tl.constexpr, HAS_LSB: tl.constexpr, SIZE: tl.constexpr,
+    HAS_SIGMA: tl.constexpr, HAS_VARIANCE: tl.constexpr, HAS_LSB: tl.constexpr, HELD: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, SIZE)
+    row, lanes, w0, w1, w2, w3 = _words(seed, step, pass_index, first_sample, HELD, SIZE)
     z0, z1 = _normal_pair(w0, w1)  # not used, and so not made, where there is no noise
     z2, z3 = _normal_pair(w2, w3)
     for word in tl.static_range(4):
@@ -155,18 +158,22 @@ def _signed(word: int, bits: int) -> int:
     return word - 2**bits if word >= 2 ** (bits - 1) else word
 
 
-def _address(stream: Stream, address: Address) -> tuple[int, ...]:
+def _address(stream: Stream, address: Address) -> tuple[int | Tensor, ...]:
     key0, key1 = stream.key
-    words = (address.step, address.pass_index, address.first_sample)
-    return _signed(key0 | key1 << 32, 64), *(_signed(word, 32) for word in words)
+    step, rest = address.step, (address.pass_index, address.first_sample)
+    first = step.held if isinstance(step, HeldStep) else _signed(step, 32)
+    return _signed(key0 | key1 << 32, 64), first, *(_signed(word, 32) for word in rest)
 
 
-def _launch(kernel: Any, where: Tensor, rows: int, outputs: int, *arguments: Any, **constants: Any) -> None:
+def _launch(
+    kernel: Any, where: Tensor, rows: int, outputs: int, given: Sequence[Any], words: Sequence[Any], **constants: Any
+) -> None:
     lanes = -(-outputs // BLOCK) * LANES
     if rows and outputs:
         with torch.cuda.device_of(where):
             size = min(SIZE, triton.next_power_of_2(lanes))
-            kernel[rows, -(-lanes // size)](*arguments, **constants, SIZE=size, **EXACT)
+            held = isinstance(words[1], Tensor)
+            kernel[rows, -(-lanes // size)](*given, *words, **constants, HELD=held, SIZE=size, **EXACT)
 
 
 class TritonBackend(TorchBackend):
@@ -176,12 +183,12 @@ class TritonBackend(TorchBackend):
 
     def normal(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         out = torch.empty(rows, outputs, dtype=torch.float32, device=device)
-        _launch(_normal, out, rows, outputs, out, outputs, *_address(stream, address))
+        _launch(_normal, out, rows, outputs, (out, outputs), _address(stream, address))
         return out
 
     def uniform(self, stream: Stream, address: Address, rows: int, outputs: int, device: torch.device) -> Tensor:
         out = torch.empty(rows, outputs, dtype=torch.float32, device=device)
-        _launch(_uniform, out, rows, outputs, out, outputs, *_address(stream.of_uniforms, address))
+        _launch(_uniform, out, rows, outputs, (out, outputs), _address(stream.of_uniforms, address))
         return out
 
     def output_stage(
@@ -201,5 +208,6 @@ class TritonBackend(TorchBackend):
         given = [y if part is None else part.contiguous() for part in (sigma, variance, lsb)]
         there = dict(zip(("HAS_SIGMA", "HAS_VARIANCE", "HAS_LSB"), (p is not None for p in (sigma, variance, lsb))))
         words = _address(stream, address)
-        _launch(_output_stage, y, rows, positions * units, y, *given, positions, units, float(levels), *words, **there)
+        arguments = (y, *given, positions, units, float(levels))
+        _launch(_output_stage, y, rows, positions * units, arguments, words, **there)
         return y

@@ -24,7 +24,7 @@ from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, Share, WeightUpdate
 from analogsim.errors import ArgumentError, CapabilityError
 from analogsim.network import Layer, Network
-from analogsim.streams import Address, Stream
+from analogsim.streams import Address, HeldStep, Stream
 
 
 class SimulatedChip:
@@ -132,6 +132,24 @@ class SimulatedChip:
                     self._mix(index, change.decorrelation)
         self.clock.close_step()
         self._step, self._pass, self._rows = self._step + 1, -1, 0
+
+    # --- steps that are recorded and played again (training/captured.py) ----------------------------
+
+    @property
+    def step(self) -> int | None:
+        """The number of the step that the next pass opens; None within one."""
+        return self._step if self._pass < 0 else None
+
+    def hold_step(self, held: Tensor) -> None:
+        """Let kernels read this step's number in `held`; the next one is a plain number again."""
+        self._step = HeldStep(self._step, held)
+
+    def played_again(self, counts: Sequence[int], samples: int) -> None:
+        """A recorded step was done on the device alone: count what it cost. samples: rows of all its passes."""
+        self.ledger.load([done + more for done, more in zip(self.ledger.counts(), counts)])
+        self.clock.count(samples)
+        self.clock.close_step()
+        self._step += 1
 
     def view(self, purpose: str, noisy: bool = True) -> SimulatedChip:
         """The same cells under another stream and ledger, or noise-free; for evaluation alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -54,12 +55,16 @@ class CountingLedger:
         slots, costs = self.slots, self.costs
         return slots.reads * costs.read_s + slots.conversions * costs.conversion_s + slots.pulses * costs.pulse_s
 
-    def state(self) -> Tensor:
-        """All counts, in this file's order."""
+    def counts(self) -> tuple[int, ...]:
+        """All of them, in this file's order."""
         slots = self.slots
         own = (self.reads, self.conversions, self.writes, self.pulses)
-        return torch.tensor([*own, slots.tile_reads, slots.reads, slots.conversions, slots.pulses])
+        return (*own, slots.tile_reads, slots.reads, slots.conversions, slots.pulses)
 
-    def load(self, saved: Tensor) -> None:
+    def state(self) -> Tensor:
+        """The same, to be saved."""
+        return torch.tensor(self.counts())
+
+    def load(self, saved: Tensor | Sequence[int]) -> None:
         self.reads, self.conversions, self.writes, self.pulses, *slots = (int(count) for count in saved)
         self.slots = Slots(*slots)

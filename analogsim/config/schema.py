@@ -123,6 +123,9 @@ class TrainingSettings(Section):
         default="auto",
         description="what torchrun's processes share out: a batch's rows, or the K noisy passes; auto: rows if enough",
     )
+    capture: Literal["auto", "off"] = Field(
+        default="auto", description="on a GPU, record the step as a CUDA graph where that gives the same numbers"
+    )
 
 
 class Experiment(Section):

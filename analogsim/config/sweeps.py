@@ -39,7 +39,7 @@ BATCHED = ("auto", "off")  # the default first
 _NAMES = {
     "chip": {"name", "description", "technology", "paper", "source"},
     "seeds": True,
-    "training": {"checkpoint_s", "split"},
+    "training": {"capture", "checkpoint_s", "split"},
 }
 
 

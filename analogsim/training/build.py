@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
@@ -20,6 +21,7 @@ from analogsim.learners.node_perturbation import NodePerturbation
 from analogsim.learners.perturbation import Perturbation
 from analogsim.network import ConvLayer, DenseLayer, Layer, Network
 from analogsim.streams import Stream
+from analogsim.training.captured import CapturedTrainer, recorder_of
 from analogsim.training.data import Dataset
 from analogsim.training.distributed import ALONE, Team, shared_out
 from analogsim.training.loop import Trainer
@@ -106,7 +108,9 @@ def build_trainer(
         batch, stream = experiment.training.batch, root.child("chip")
         passes = len(learner.ask(0, 1)) if experiment.chip.pass_schedule == "interleaved" else 1
         chip = SimulatedChip(experiment.chip, network, weights, stream, backend, device, batch, team.share, passes)
-    return Trainer(
+    recorder = recorder_of(device) if experiment.training.capture == "auto" else None
+    kind = Trainer if recorder is None else partial(CapturedTrainer, recorder=recorder)
+    return kind(
         chip=chip,
         learner=learner,
         optimizer=Optimizer(experiment.optimizer, network, device, shadow, bound, experiment.training.tf32),

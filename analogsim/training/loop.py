@@ -158,7 +158,18 @@ class Trainer:
         x, y = self.data.batch("train", rows[team.begin(whole)])
         before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
         exact = self.true_gradient(x, y) if with_angle else None
-        probes = self.learner.ask(progress.step, len(x))
+        gradient, sums = self.gradient(x, y, progress.step)
+        team.count(self.chip, before)
+        with tf32_products(self.optimizer.tf32):
+            gradient = team.mean(gradient, self.optimizer.factored)
+        angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
+        self.chip.update(self.optimizer.step(gradient))
+        self.count(sums, whole)
+        return angle
+
+    def gradient(self, x: Tensor, y: Tensor, step: int) -> tuple[WeightUpdate, Tensor]:
+        """What the learner makes of a batch, and `sums` of its first pass."""
+        probes = self.learner.ask(step, len(x))
         if not probes:
             raise ArgumentError("ask", probes, "one pass or more")
         passes = self._passes(x, y, probes)
@@ -170,16 +181,8 @@ class Trainer:
         # run the chip as they are consumed: the learner then keeps no more of them than it needs.
         with torch.no_grad():
             if isinstance(self.chip, SimulatedChip) and len(probes) > passes_at_once(self.chip.network, len(x)):
-                gradient = self.learner.tell(*side_by_side(passes))
-            else:
-                gradient = self.learner.tell(*zip(*passes))
-        team.count(self.chip, before)
-        with tf32_products(self.optimizer.tf32):
-            gradient = team.mean(gradient, self.optimizer.factored)
-        angle = oracle.angle_deg(gradient, team.mean(exact)) if exact is not None else None
-        self.chip.update(self.optimizer.step(gradient))
-        self.count(sums, whole)
-        return angle
+                return self.learner.tell(*side_by_side(passes)), sums
+            return self.learner.tell(*zip(*passes)), sums
 
     def sums(self, losses: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
         """(losses, hits) of a first pass, each summed where they are."""

@@ -15,7 +15,7 @@ import torch
 
 import analogsim
 from analogsim.backends import get_backend, interpreted
-from analogsim.streams import Address, Stream
+from analogsim.streams import Address, HeldStep, Stream
 
 STREAM = Stream.from_seed(5).child("a chip's")
 PASS = Address(2**31 + 3, 2**32 - 1, 2**32 - 7)
@@ -36,6 +36,17 @@ def test_noise_on_a_gpu_is_the_cpus_bit_for_bit(name, outputs):
     rows = 1_000_000 // outputs
     assert same_bits(backend.normal(STREAM, PASS, rows, outputs, device), STREAM.normal(PASS, rows, outputs))
     assert same_bits(backend.uniform(STREAM, PASS, rows, outputs, device), STREAM.uniform(PASS, rows, outputs))
+
+
+@cuda
+@each
+def test_a_step_held_on_a_gpu_is_read_there(name):
+    backend, device = get_backend(name, "cuda"), torch.device("cuda")
+    held = torch.zeros(1, dtype=torch.int64, device=device)
+    address = Address(HeldStep(0, held), PASS.pass_index, PASS.first_sample)
+    held.fill_(PASS.step)
+    assert same_bits(backend.normal(STREAM, address, 300, 1000, device), STREAM.normal(PASS, 300, 1000))
+    assert same_bits(backend.uniform(STREAM, address, 300, 1000, device), STREAM.uniform(PASS, 300, 1000))
 
 
 @cuda
@@ -77,17 +88,18 @@ NUMBERS = {"levels": "fp32", "seed": "i64"}
 
 
 def instructions(kernel, constants, options):
-    names = kernel.arg_names
-    types = {n: "constexpr" if n in constants else (POINTERS | NUMBERS).get(n, "i32") for n in names}
+    names, step = kernel.arg_names, {"step": "*i64"} if constants["HELD"] else {}
+    types = {n: "constexpr" if n in constants else (POINTERS | NUMBERS | step).get(n, "i32") for n in names}
     source = ASTSource(kernel, types, {(names.index(n),): value for n, value in constants.items()})
     ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
     return sorted(set(re.findall(r"\\b[a-z]+(?:\\.[a-zA-Z0-9]+)*\\.f32\\b", ptx)))
 
 
-full = {"HAS_SIGMA": True, "HAS_VARIANCE": True, "HAS_LSB": True, "SIZE": file.SIZE}
-size = {"SIZE": file.SIZE}
+size = {"SIZE": file.SIZE, "HELD": False}
+full = {"HAS_SIGMA": True, "HAS_VARIANCE": True, "HAS_LSB": True, **size}
 kernels = {"normal": (file._normal, size), "uniform": (file._uniform, size), "stage": (file._output_stage, full)}
 found = {name: instructions(*kernel, file.EXACT) for name, kernel in kernels.items()}
+found |= {f"{name}, held": instructions(k, {**c, "HELD": True}, file.EXACT) for name, (k, c) in kernels.items()}
 found["fused"] = instructions(*kernels["stage"], {**file.EXACT, "enable_fp_fusion": True})
 print(json.dumps(found))
 """
@@ -112,7 +124,7 @@ def inexact(instructions):
 
 
 @triton
-@pytest.mark.parametrize("kernel", ["normal", "uniform", "stage"])
+@pytest.mark.parametrize("kernel", ["normal", "uniform", "stage", "normal, held", "uniform, held", "stage, held"])
 def test_no_instruction_of_a_kernel_rounds_otherwise(compiled, kernel):
     assert "mul.rn.f32" in compiled[kernel]
     assert inexact(compiled[kernel]) == []

@@ -24,7 +24,7 @@ import analogsim
 from analogsim.backends import NAMES, get_backend, interpreted
 from analogsim.backends import numba as kernels
 from analogsim.errors import ArgumentError
-from analogsim.streams import Address, Stream
+from analogsim.streams import Address, HeldStep, Stream
 
 ALPHA = 1e-6
 CPU = torch.device("cpu")
@@ -326,7 +326,7 @@ OTHER_PROCESS = f"""
 import hashlib, json, warnings, numba, torch
 warnings.simplefilter("error")  # such as Numba's, that it cannot cache a kernel
 from analogsim.backends import get_backend, numba as file
-from analogsim.streams import Address, Stream
+from analogsim.streams import Address, HeldStep, Stream
 {inspect.getsource(bits_of_the_kernels)}
 bits = bits_of_the_kernels(get_backend("numba"))
 stats = [kernel.stats for kernel in (file._normal_rows, file._output_rows)]
@@ -342,7 +342,7 @@ print(json.dumps(dict(bits=bits, layer=layer, cached=hits, compiled=misses)))
 FORKED = f"""
 import hashlib, os, signal, threading, torch
 from analogsim.backends import get_backend, numba as file
-from analogsim.streams import Address, Stream
+from analogsim.streams import Address, HeldStep, Stream
 {inspect.getsource(bits_of_the_kernels)}
 torch.set_num_threads(2)
 file.LEAST = 1
@@ -418,3 +418,43 @@ def test_uniforms_are_those_of_the_stream_bit_for_bit(backend, rows, outputs):
     stream, address = Stream.from_seed(3).child("u"), Address(1, 2, 5)
     u = backend.uniform(stream, address, rows, outputs, torch.device("cpu"))
     assert torch.equal(u, torch.from_numpy(stream.uniform(address, rows, outputs)))
+
+
+# A step number held in memory
+
+
+ON_DEVICES = [one for one in BACKENDS if one.id in ("torch", "triton")]
+
+
+def drawn(backend, address, outputs=100):
+    """Normals, uniforms and an output stage at that address, in one row."""
+    y, sigma, _, lsb = example(2, 1, outputs)
+    kinds = (backend.normal, backend.uniform)
+    noise = [kind(STREAM, address, 2, outputs, CPU) for kind in kinds]
+    return torch.cat([part.flatten() for part in (*noise, stage(backend, y, sigma, None, lsb, 7, address))])
+
+
+@every_backend
+@pytest.mark.parametrize("step", [0, 1, 5, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_held_step_gives_the_same_bits(backend, step):
+    held = torch.tensor([step])
+    assert_same_bits(drawn(backend, Address(HeldStep(step, held), 1, 7)), drawn(backend, Address(step, 1, 7)))
+    assert held == step
+
+
+@pytest.mark.parametrize("backend", ON_DEVICES)
+def test_a_held_step_is_read_from_memory(backend):
+    """The number of the Address stays behind when the memory goes on, as when a recorded step is played again."""
+    held = torch.tensor([3])
+    address = Address(HeldStep(3, held), 1, 7)
+    for step in (4, 2**32 - 1):
+        held.fill_(step)
+        assert_same_bits(drawn(backend, address), drawn(backend, Address(step, 1, 7)))
+
+
+def test_a_held_step_is_a_number():
+    step = HeldStep(3, torch.tensor([3]))
+    assert Address(step, 1) == Address(3, 1)
+    assert type(step + 1) is int
+    with pytest.raises(ArgumentError, match="step"):
+        Address(HeldStep(2**32, torch.tensor([2**32])))
