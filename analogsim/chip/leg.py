@@ -113,8 +113,8 @@ class Leg:
             self.target, self.written = target.clone(), torch.empty_like(target)
             self._since = torch.zeros(self.shape, dtype=torch.float64, device=self._device) if self._timed else now_s
             self._oldest_s = now_s
-        moved = (target - self.target).abs()
-        due = Picked.by(torch.ones_like(moved, dtype=torch.bool) if first else moved > self._verify.threshold_uS)
+        threshold = -1.0 if first else self._verify.threshold_uS  # all of them
+        due = Picked.by((target - self.target).abs() > threshold)
         if due.none:
             return 0, 0
         asked = due.of(target)

@@ -68,7 +68,7 @@ def apply_pulses(
     """
     flat = _flattened(cells)
     w, up, down = w.flatten().clone(), up_counts.flatten(), down_counts.flatten()
-    if flat.constant:
+    if cells.constant:
         at_once = Picked.by(_out_of_reach(w, up, down, flat) & (up + down > 0))
         if not at_once.none:
             xi = at_once.drawn(partial(draw, 0)) if cells.noisy else None
