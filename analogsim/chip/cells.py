@@ -28,9 +28,9 @@ from analogsim.streams import Stream
 class Written:
     """What one write cost: cells written, pulses or programming tries, and those sent one after the other."""
 
-    cells: int = 0
-    pulses: int = 0
-    in_turn: int = 0
+    cells: int | Tensor = 0
+    pulses: int | Tensor = 0
+    in_turn: int | Tensor = 0
 
 
 class Cells:

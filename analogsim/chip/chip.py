@@ -241,7 +241,11 @@ class SimulatedChip:
         for key in state:
             if re.fullmatch(r"mixer\d+", key):
                 self._mixer(int(key.removeprefix("mixer")), state[key])
-        self._mixed = {index: state[f"mixer{index}.asked"].clone() for index in self._mixers if self._in_pulses}
+        self._mixed = {
+            index: state[f"mixer{index}.asked"].to(self.biases[0].device, copy=True)
+            for index in self._mixers
+            if self._in_pulses
+        }
         for name, crossbar in self._named_crossbars():
             held = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
             crossbar.load(held | {"weight": state[name]})

@@ -24,7 +24,7 @@ from analogsim.chip.cells import Cells, Written
 from analogsim.chip.clock import Clock
 from analogsim.chip.drive import Driven, conversions, drive
 from analogsim.chip.grid import Grid
-from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.ledger import Count, CountingLedger
 from analogsim.chip.node_source import NodeSource
 from analogsim.chip.pulsed_cells import PulsedCells
 from analogsim.chip.tile import Current, Tile
@@ -78,6 +78,7 @@ class Crossbar:
         self.cells = kind(weight.contiguous(), chip, grid, self._stream.child("cells"), self.backend)
         per_slice = chip.dac is not None and chip.dac.bit_serial is not None and chip.dac.bit_serial.adc == "per_slice"
         self._slices = conversions(chip.dac) if per_slice else 1  # ADC conversions a column and read
+        self._shares = weight.new_tensor(self.cells.planes)
         self._whole = len(grid.rows) == planes == self._slices == 1
         telegraph = chip.node_noise.telegraph
         self._source = None
@@ -149,15 +150,15 @@ class Crossbar:
         return self.cells.state() | source
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Put a saved state back, uncounted."""
+        """Put a saved state back, from whatever device, uncounted."""
+        saved = {name: tensor.to(self.weight.device) for name, tensor in saved.items()}
         self.cells.load(saved, self.clock.now_s)
         if self._source is not None:
             self._source.states = saved["source"].clone()
 
     def _count_written(self, written: Written) -> None:
-        self.ledger.writes += written.cells
-        self.ledger.pulses += written.pulses
-        self.ledger.slots.pulses += written.in_turn
+        Count.add(self.ledger, writes=written.cells, pulses=written.pulses)
+        Count.add(self.ledger.slots, pulses=written.in_turn)
 
     # --- read -----------------------------------------------------------------------------------
 
@@ -302,7 +303,7 @@ class Crossbar:
         if len(shares) == 1:
             return codes
         planes = codes.view(*codes.shape[:-1], len(shares), codes.shape[-1] // len(shares))
-        return torch.einsum("...kc,k->...c", planes, codes.new_tensor(shares))
+        return torch.einsum("...kc,k->...c", planes, self._shares)
 
     def _node(self, address: Address, shape: tuple[int, int, int], epsilon: Tensor | None) -> Tensor | None:
         """What comes to the nodes from outside the cells: ε, a telegraph source, and noise where no tile draws it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_least, number
 from analogsim.config.chip import Cell, TileSize
 
 ZERO_WEIGHTS_RANGE = 1e-30  # the range of an all-zero matrix; any smaller, and G_max / w_max overflows float32
@@ -41,7 +42,7 @@ def _cuts(length: int, size: int | None) -> tuple[slice, ...]:
 
 
 class Scale:
-    """w_max of every weight: one number, or one of each tile's columns, (outputs, rows of tiles).
+    """w_max of every weight: one number (at_hand.py), or one of each tile's columns, (outputs, rows of tiles).
 
     A number in the chip file stays what it is. `auto` is headroom · max |W| over what shares it, taken
 
@@ -69,9 +70,9 @@ class Scale:
             return
         largest = self._largest(weight)
         if first or self._mode == "ideal":
-            self.value = _at_least(largest, cell.weight_headroom)
+            self.value = at_least(largest * cell.weight_headroom, ZERO_WEIGHTS_RANGE)
             return
-        grown = _at_least(largest, max(cell.weight_headroom, GROWTH))
+        grown = at_least(largest * max(cell.weight_headroom, GROWTH), ZERO_WEIGHTS_RANGE)
         if isinstance(largest, Tensor):
             self.value = torch.where(largest > self.value, grown, self.value)
         elif largest > self.value:
@@ -80,7 +81,8 @@ class Scale:
     def _largest(self, weight: Tensor) -> Tensor | float:
         shared = self._cell.weight_scale
         if shared == "layer":
-            return float(weight.abs().max())
+            largest = weight.abs().max()
+            return float(largest) if self._mode == "pulsed" else number(largest)  # pulsed: once, at the first write
         largest = self._grid.largest(weight)
         if shared == "tile":
             for columns in self._grid.columns:
@@ -89,26 +91,21 @@ class Scale:
 
     def of_weights(self) -> Tensor | float:
         """w_max of every weight: a number, or a matrix that broadcasts against (outputs, inputs)."""
-        if not isinstance(self.value, Tensor) or len(self._grid.rows) == 1:
-            return self.value
-        lengths = torch.tensor([rows.stop - rows.start for rows in self._grid.rows], device=self.value.device)
-        return self.value.repeat_interleave(lengths, dim=1)
+        value, grid = self.value, self._grid
+        if not isinstance(value, Tensor) or not value.ndim or len(grid.rows) == 1:
+            return value
+        parts = [value[:, at : at + 1].expand(-1, rows.stop - rows.start) for at, rows in enumerate(grid.rows)]
+        return torch.cat(parts, dim=1)
 
     def of_tile(self, row: int, columns: slice) -> Tensor | float:
         """w_max of a tile: a number, or one an output."""
-        if not isinstance(self.value, Tensor):
+        if not isinstance(self.value, Tensor) or not self.value.ndim:
             return self.value
         value = self.value[columns, row]
-        return float(value[0]) if self._cell.weight_scale == "tile" else value
+        return number(value[0]) if self._cell.weight_scale == "tile" else value
 
     def state(self) -> Tensor:
         return self.value if isinstance(self.value, Tensor) else torch.tensor(self.value, dtype=torch.float64)
 
     def load(self, saved: Tensor) -> None:
         self.value = float(saved) if saved.ndim == 0 else saved.clone()
-
-
-def _at_least(largest: Tensor | float, headroom: float) -> Tensor | float:
-    if isinstance(largest, Tensor):
-        return (largest * headroom).clamp_(min=ZERO_WEIGHTS_RANGE)
-    return max(largest * headroom, ZERO_WEIGHTS_RANGE)

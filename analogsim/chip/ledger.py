@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from analogsim.config.writing import Costs
+
+
+class Count:
+    """A whole number that may be counted on a device, where it stays until somebody asks for it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, counts: Any, owner: type | None = None) -> int:
+        if counts is None:
+            return 0  # where a dataclass begins
+        vars(counts)[self._name] = found = int(vars(counts)[self._name])
+        return found
+
+    def __set__(self, counts: Any, value: int | Tensor) -> None:
+        vars(counts)[self._name] = value
+
+    @staticmethod
+    def add(counts: Any, **more: int | Tensor) -> None:
+        """More of some counts, none of them asked for."""
+        for name, number in more.items():
+            vars(counts)[f"_{name}"] += number
 
 
 @dataclass
@@ -22,7 +45,7 @@ class Slots:
     tile_reads: int = 0
     reads: int = 0
     conversions: int = 0
-    pulses: int = 0
+    pulses: int = Count()  # type: ignore[assignment]
 
 
 @dataclass
@@ -38,9 +61,9 @@ class CountingLedger:
 
     reads: int = 0
     conversions: int = 0
-    writes: int = 0
-    pulses: int = 0
-    slots: Slots = field(default_factory=Slots, repr=False)
+    writes: int = Count()  # type: ignore[assignment]
+    pulses: int = Count()  # type: ignore[assignment]
+    slots: Slots = field(default_factory=lambda: Slots(), repr=False)
     costs: Costs = field(default=Costs(), repr=False, compare=False)
 
     @property

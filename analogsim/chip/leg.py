@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import Picked
 from analogsim.backends import Backend
 from analogsim.config.chip import ChipDescription
 from analogsim.config.laws import Fitted, PowerDrift, Retention, Sigma, TableSigma, coefficients
@@ -59,6 +60,7 @@ class Leg:
         self._make()
         self.target = self.written = torch.empty(0, device=device)
         self._since: Tensor | float = 0.0
+        self._oldest_s = 0.0  # no cell was written before
         self._xi: Tensor | None = self._normal("drift") if isinstance(self._cell.drift, PowerDrift) else None
         self._slow: Tensor | None = None
 
@@ -94,44 +96,48 @@ class Leg:
         """
         self.target = self.written = self._reachable(target)
         if moved is None:
-            self._since = now_s
+            self._since = self._oldest_s = now_s
             self._draw_history(write)
         elif self._timed:
-            index = moved.flatten().nonzero()[:, 0]
+            picked = Picked.by(moved)
             if not isinstance(self._since, Tensor):
                 self._since = torch.full(self.shape, self._since, dtype=torch.float64, device=self._device)
-            self._since.view(-1)[index] = now_s
-            self._draw_history(write, index)
+            picked.put(now_s, self._since)
+            self._draw_history(write, picked)
 
-    def program(self, target: Tensor, write: int, now_s: float) -> tuple[int, int]:
+    def program(self, target: Tensor, write: int, now_s: float) -> tuple[int | Tensor, int | Tensor]:
         """(cells written, tries): those whose target moved by more than the threshold, with verification."""
         assert self._verify is not None
         target, first = self._reachable(target), self.target.numel() == 0
         if first:
             self.target, self.written = target.clone(), torch.empty_like(target)
             self._since = torch.zeros(self.shape, dtype=torch.float64, device=self._device) if self._timed else now_s
-        due = (target - self.target).abs() > self._verify.threshold_uS
-        index = torch.arange(target.numel(), device=self._device) if first else due.flatten().nonzero()[:, 0]
-        if not len(index):
+            self._oldest_s = now_s
+        threshold = -1.0 if first else self._verify.threshold_uS  # all of them
+        due = Picked.by((target - self.target).abs() > threshold)
+        if due.none:
             return 0, 0
-        asked = target.flatten()[index]
+        asked = due.of(target)
         law = self._cell.programming
         sigma = torch.zeros_like(asked) if law is None else sigma_of(law, asked)
         written, tries = verified(
             asked,
             sigma,
-            lambda k: self._normal("programming", write, k).flatten()[index],
+            lambda k: due.of(self._normal("programming", write, k)),
             self._verify.tolerance_uS,
             self._verify.max_tries if law is not None else 1,
         )
         if self._cell.programming_clip == "range":
-            ends = self._range or (torch.full_like(target, self._cell.g_min_uS), target.new_tensor(self._cell.g_max_uS))
-            written = written.clamp(*(end.expand(self.shape).flatten()[index] for end in ends))
-        self.target.view(-1)[index], self.written.view(-1)[index] = asked, written
+            if self._range is None:
+                written = written.clamp(self._cell.g_min_uS, self._cell.g_max_uS)
+            else:
+                written = written.clamp(due.of(self._range[0]), due.of(self._range[1]))
+        due.put(asked, self.target)
+        due.put(written, self.written)
         if isinstance(self._since, Tensor):
-            self._since.view(-1)[index] = now_s
-        self._draw_history(write, None if first else index)
-        return len(index), int(tries.sum())
+            due.put(now_s, self._since)
+        self._draw_history(write, None if first else due)
+        return due.count, due.total(tries)
 
     def _reachable(self, target: Tensor) -> Tensor:
         """The nearest a cell's own range allows."""
@@ -139,12 +145,12 @@ class Leg:
             return target
         return torch.clamp(target, *self._range)
 
-    def _draw_history(self, write: int, index: Tensor | None = None) -> None:
-        """ξ of drift and s of 1/f noise begin anew in cells just written; all, or those of that index."""
+    def _draw_history(self, write: int, picked: Picked | None = None) -> None:
+        """ξ of drift and s of 1/f noise begin anew in cells just written; None: all."""
         if self._cell.drift is not None and self._cell.drift.law == "log":
-            self._xi = _renewed(self._xi, self._normal("drift", write), index)
+            self._xi = _renewed(self._xi, self._normal("drift", write), picked)
         if self._cell.flicker is not None:
-            self._slow = _renewed(self._slow, self._normal("flicker", write), index)
+            self._slow = _renewed(self._slow, self._normal("flicker", write), picked)
 
     def end_step(self, step: int, now_s: float, lag_s: float, step_s: float) -> None:
         """A step of step_s seconds passes over cells that stay as they are: the slow part moves on."""
@@ -164,7 +170,7 @@ class Leg:
         Raises ChipError for a time outside what the drift law was measured over.
         """
         age = self._age(now_s)
-        g = self._drifted(age)
+        g = self._drifted(age, now_s)
         if self._stuck is not None:
             g = torch.where(self._stuck[0], self._stuck[1], g)
         if not noisy:
@@ -183,11 +189,11 @@ class Leg:
     def _age(self, now_s: float) -> Tensor | float:
         return self._chip.clock.t_first_read_s + (now_s - self._since)
 
-    def _drifted(self, age: Tensor | float) -> Tensor:
+    def _drifted(self, age: Tensor | float, now_s: float) -> Tensor:
         law, g = self._cell.drift, self.written
         if law is None:
             return g.clamp(min=0) if self._verify else g
-        self._check_age(law, age)
+        self._check_age(law, age, now_s)
         if isinstance(law, Retention):
             xi = self._programming_xi()
             g = (
@@ -210,10 +216,10 @@ class Leg:
         sigma = sigma_of(law, self.target)
         return torch.where(sigma > 0, (self.written - self.target) / sigma, 0.0)
 
-    def _check_age(self, law: Fitted, age: Tensor | float) -> None:
-        valid = getattr(law, "valid_s", None)
-        if valid is None:
-            return
+    def _check_age(self, law: Fitted, age: Tensor | float, now_s: float) -> None:
+        valid, first_s = getattr(law, "valid_s", None), self._chip.clock.t_first_read_s
+        if valid is None or (valid[0] <= first_s and first_s + (now_s - self._oldest_s) <= valid[1]):
+            return  # whatever the ages are, they lie between these
         ends = (float(age.min()), float(age.max())) if isinstance(age, Tensor) else (age, age)
         for t in ends:
             if not valid[0] <= t <= valid[1]:
@@ -238,6 +244,7 @@ class Leg:
     def load(self, saved: Mapping[str, Tensor]) -> None:
         since = saved["since"].clone()
         self._since = since if since.ndim else float(since)
+        self._oldest_s = float(since.min())
         if "slow" in saved:
             self._slow = saved["slow"].clone()
         if "xi" in saved:
@@ -263,10 +270,10 @@ def within(g: Tensor, law: Fitted) -> Tensor:
     return g if valid is None else g.clamp(*valid)
 
 
-def _renewed(held: Tensor | None, drawn: Tensor, index: Tensor | None) -> Tensor:
-    if held is None or index is None:
+def _renewed(held: Tensor | None, drawn: Tensor, picked: Picked | None) -> Tensor:
+    if held is None or picked is None:
         return drawn
-    held.view(-1)[index] = drawn.flatten()[index]
+    picked.put(picked.of(drawn), held)
     return held
 
 

@@ -18,6 +18,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import whole
 from analogsim.backends import Backend
 from analogsim.chip.cells import Cells, Written
 from analogsim.chip.grid import Grid, Scale
@@ -43,6 +44,7 @@ class PulsedCells(Cells):
             shape, self._drawn_once("normal"), self._drawn_once("uniform"), **model.model_dump(exclude={"model"})
         )
         self._made = _moved(made, weight.device)
+        _ = self._made.constant, self._made.noisy  # looked at now, once for all writes
         self._shadow = torch.zeros_like(weight)
         self._held = torch.zeros_like(weight)
 
@@ -76,11 +78,11 @@ class PulsedCells(Cells):
         up, down, in_turn = self._pulses(change)
         held = leak(self._held, 1, self._made)
         self._held = apply_pulses(held, up, down, self._pulse_noise, self._made)
-        pulses = int(up.sum(dtype=torch.float64) + down.sum(dtype=torch.float64))
+        pulses = whole(up.sum(dtype=torch.float64) + down.sum(dtype=torch.float64))
         pulsed = (up > 0) | (down > 0)
-        return self._show(Written(int(pulsed.sum()), pulses, pulses if in_turn is None else in_turn), now_s, pulsed)
+        return self._show(Written(whole(pulsed.sum()), pulses, pulses if in_turn is None else in_turn), now_s, pulsed)
 
-    def _pulses(self, change: Tensor | Factors) -> tuple[Tensor, Tensor, int | None]:
+    def _pulses(self, change: Tensor | Factors) -> tuple[Tensor, Tensor, int | Tensor | None]:
         """(up, down) counts of every cell; and slots, where all cells are reached at once."""
         most, dw_min = self._range.of_weights(), self._made.dw_min
         per_output = most[:, 0] if isinstance(most, Tensor) and most.shape[1] == 1 else most
@@ -88,7 +90,7 @@ class PulsedCells(Cells):
             errors, inputs = change.errors.flatten(0, -2) / per_output, change.inputs.flatten(0, -2)
             length = self._settings.train_length
             up, down = pulse_trains(inputs, errors, 1.0, dw_min, length, self._train_uniforms)
-            return up, down, int(plan_trains(inputs, errors, 1.0, dw_min, length).slots.sum())
+            return up, down, whole(plan_trains(inputs, errors, 1.0, dw_min, length).slots.sum())
         dense = change.dense() if isinstance(change, Factors) else change
         counts, self._shadow = dense_pulses(dense / most * -1, dw_min, self._shadow, self._settings.max_pulses)
         return counts.clamp(min=0), counts.clamp(max=0).neg_(), None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_least, number
 from analogsim.backends import Backend
 from analogsim.chip.cells import Cells
 from analogsim.chip.drive import Draw, Driven, Uniforms
@@ -98,11 +99,11 @@ class Tile:
         """Take over what the cells hold. found: of the whole layer; empty where `weight` says it all."""
         self.unit: Tensor | None = None  # w_max of every column, where there are several
         weight_max = 1.0 if cells.scale is None else cells.scale.of_tile(self._where[0], self.columns)
-        if isinstance(weight_max, Tensor):
+        if isinstance(weight_max, Tensor) and weight_max.ndim:
             self.unit, weight_max = weight_max.repeat(self._planes), 1.0
         self._weight_max = weight_max
         self.weight, self._variance, self._reference = self._differences(cells, found)
-        self._middle, self._one_cell, cell = 0.0, self._weight_max, self._cell
+        self._middle, self._one_cell, cell = None, self._weight_max, self._cell
         if cell is not None and cell.mapping == "offset":
             self._middle = (cell.g_min_uS + cell.g_max_uS) / 2 / self._per_weight()
             self._one_cell = cell.g_max_uS / self._per_weight()
@@ -113,15 +114,14 @@ class Tile:
             if self._variance is not None:
                 self._variance = self._variance * gain.square().expand_as(self.weight)
 
-    def _per_weight(self) -> float:
+    def _per_weight(self) -> float | Tensor:
         cell = self._cell
         assert cell is not None
         single = cell.mapping != "differential"
-        per_weight = float(conductance_per_weight(self._weight_max, cell.g_min_uS, cell.g_max_uS, single))
-        return max(per_weight, LEAST)
+        return at_least(conductance_per_weight(self._weight_max, cell.g_min_uS, cell.g_max_uS, single), LEAST)
 
     def _differences(self, cells: Cells, found: dict[str, Found]) -> tuple[Tensor, Variance, Variance]:
-        """(W, V, V_ref) of the tile; V one number where all cells are alike, None where none is noisy.
+        """(W, V, V_ref) of the tile; V one number (at_hand.py) where all cells are alike, None where none is noisy.
 
         V (columns, rows), V_ref (planes, rows), in squared weights.
         """
@@ -139,7 +139,7 @@ class Tile:
                 if not exact:
                     g, v, of_reference = self._sensed(block, reference)
                 if g is not None:
-                    weight = g * sign if weight is None else weight.add_(g, alpha=sign)
+                    weight = g * sign if weight is None else _add(weight, g, sign)
                 if v is not None:
                     variance = v if variance is None else variance + v
         assert weight is not None
@@ -167,14 +167,14 @@ class Tile:
         at = slice(self._where[1], self._where[1] + 1)
         return _planes_of(leg, self._planes, len(cells.grid.columns), at, self.rows)
 
-    def _adc_bound(self) -> float:
+    def _adc_bound(self) -> float | Tensor:
         """The ADC's bound under full-scale input 1, in weights."""
         adc = self._chip.adc
         if adc is None:
             return 0.0
         if adc.bound == "calibrated":
-            seen = self.weight + self._middle if self._middle else self.weight
-            return max(CALIBRATED * float(torch.linalg.vector_norm(seen, dim=1).max()), TINY)
+            seen = self.weight if self._middle is None else self.weight + self._middle
+            return at_least(number(torch.linalg.vector_norm(seen, dim=1).max()) * CALIBRATED, TINY)
         return self._one_cell * (self.rows.stop - self.rows.start if adc.bound == "max" else adc.bound)
 
     # --- read -----------------------------------------------------------------------------------
@@ -210,9 +210,9 @@ class Tile:
         adc = self._chip.adc
         if adc is not None:
             step = driven.full_scale * (self._bound / largest_code(adc.bits))
-            step = torch.as_tensor(step, dtype=torch.float32, device=y.device).clamp(min=TINY)
-            now.lsb = step.expand(*y.shape[:-1], 1)[..., 0]
-        if self._middle:
+            step = step.float() if isinstance(step, Tensor) else y.new_full((1,), step)
+            now.lsb = step.clamp(min=TINY).expand(*y.shape[:-1], 1)[..., 0]
+        if self._middle is not None:
             now.taken_off = driven.asked.sum(-1, keepdim=True) * self._middle
             seen = driven.x.sum(-1, keepdim=True) * self._middle
             y += seen if self._gain is None else seen * self._gain
@@ -227,16 +227,16 @@ class Tile:
         cells, adc, together = self._variance, self._chip.adc, self.unit is None  # all columns in one unit
         node = self._node * self._node if together else 0.0
         alike: Tensor | float = 0.0  # variance that all outputs of a vector share, the node's apart
-        if isinstance(cells, float):
+        if cells is not None and _one(cells):
             alike = read_variance(cells, driven.x)[..., 0] if driven.squares is None else cells * driven.q.sum(-1)
         if adc is not None and adc.noise:
             full = driven.full_scale
             alike = alike + ((full[..., 0] if isinstance(full, Tensor) else full) * (self._one_cell * adc.noise)) ** 2
         if isinstance(alike, Tensor):
-            now.sigma = (alike + node).sqrt_()
+            now.sigma = (alike + node).sqrt_().float().expand(now.y.shape[:-1]).contiguous()
         elif alike or node:
             now.sigma = now.y.new_full(now.y.shape[:-1], math.sqrt(alike + node) if alike else self._node)
-        if isinstance(cells, Tensor):
+        if isinstance(cells, Tensor) and not _one(cells):
             now.variance = self._backend.product(driven.q, cells)
         if self.unit is not None and self._node:
             own = (self._node / self.unit).square()
@@ -246,9 +246,9 @@ class Tile:
 
     def _reference_sigma(self, driven: Driven) -> Tensor:
         """σ of r, (batch, positions, planes)."""
-        if isinstance(self._reference, Tensor):
-            return self._backend.product(driven.q, self._reference).sqrt_()
         assert self._reference is not None
+        if isinstance(self._reference, Tensor) and not _one(self._reference):
+            return self._backend.product(driven.q, self._reference).sqrt_()
         sigma = (driven.q.sum(-1, keepdim=True) * self._reference).sqrt_()
         return sigma.expand(*sigma.shape[:-1], self._planes)
 
@@ -287,6 +287,18 @@ class Tile:
         if now.taken_off is not None:
             y = y - now.taken_off
         return y if self.unit is None else y * self.unit
+
+
+def _one(variance: Tensor | float) -> bool:
+    """One number for all cells."""
+    return not isinstance(variance, Tensor) or not variance.ndim
+
+
+def _add(weight: Tensor, g: Tensor, per_uS: float | Tensor) -> Tensor:
+    """weight + per_uS g, in place."""
+    if isinstance(per_uS, Tensor):
+        return weight.addcmul_(g, per_uS.float())
+    return weight.add_(g, alpha=per_uS)
 
 
 def _planes_of(leg: Found, planes: int, outputs: int, columns: slice, rows: slice) -> Found:

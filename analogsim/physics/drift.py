@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_hand
 from analogsim.errors import ArgumentError
 from analogsim.physics.flicker import of_r
 from analogsim.physics.read_noise import sigma
@@ -72,10 +73,11 @@ def retention_sigma(
 ) -> Tensor:
     """σ(G, t) in µS: errors[k] (a law of `read_noise.sigma`) at times_s[k], linear in ln t between them.
 
-    Up to the first time as at the first. Raises ArgumentError after the last: nothing was measured there.
+    Up to the first time as at the first. Raises ArgumentError after the last: nothing was measured there; times on
+    a device are not looked at, and count as the last.
     """
     t = torch.as_tensor(t_s, dtype=torch.float64)
-    if t.numel() and not float(t.max()) <= times_s[-1]:
+    if t.numel() and at_hand(t) and not float(t.max()) <= times_s[-1]:
         raise ArgumentError("t_s", float(t.max()), f"up to {times_s[-1]} s, the last time measured")
     total = sigma(g, **errors[0])
     for before, after, t0, t1 in zip(errors, errors[1:], times_s, times_s[1:]):

@@ -21,6 +21,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_hand
+
 
 def programmed(target: Tensor, sigma: Tensor | float, xi: Tensor) -> Tensor:
     """G = target + σ ξ in µS, not clipped; xi in the shape of target, sigma of that shape or one number."""
@@ -36,8 +38,8 @@ def verified(
 ) -> tuple[Tensor, Tensor]:
     """(G in µS, not clipped; tries of every cell, int32).
 
-    draw(k): the normals of try k = 0, 1, …, in the shape of target; called until all cells are
-    accepted, at most max_tries times. tolerance_uS: T; None accepts the first try.
+    draw(k): the normals of try k = 0, 1, …, in the shape of target; called max_tries times, on the host only
+    until all cells are accepted. tolerance_uS: T; None accepts the first try.
     """
     g = programmed(target, sigma, draw(0))
     tries = torch.ones_like(target, dtype=torch.int32)
@@ -45,7 +47,7 @@ def verified(
         return g, tries
     for k in range(1, max_tries):
         missed = (g - target).abs_() > tolerance_uS
-        if not bool(missed.any()):
+        if at_hand(missed) and not bool(missed.any()):
             break
         g = torch.where(missed, programmed(target, sigma, draw(k)), g)
         tries += missed

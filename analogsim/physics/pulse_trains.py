@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_hand
+
 CHUNK_NUMBERS = 2**24  # uniforms held at once
 
 
@@ -82,7 +84,8 @@ def pulse_trains(
     for first in range(0, len(inputs), chunk):
         part = slice(first, first + chunk)
         here = Trains(*(values[part] for values in trains))
-        samples, slots = len(here.slots), int(here.slots.max())
+        samples = len(here.slots)
+        slots = int(here.slots.max()) if at_hand(up) else train_length
         if slots:
             uniforms = (
                 draw(name, first, samples, slots * factor.shape[1]).view(samples, slots, factor.shape[1])

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -73,12 +73,12 @@ class CellParameters:
     keep: Tensor | None = None
     exponential: Exponential | None = None
 
-    @property
+    @cached_property
     def constant(self) -> bool:
         """Steps are the same for every w."""
         return self.exponential is None and not bool(self.up_slope.any()) and not bool(self.down_slope.any())
 
-    @property
+    @cached_property
     def noisy(self) -> bool:
         """Steps spread from pulse to pulse."""
         return self.c2c > 0 or bool(self.up_spread.any()) or bool(self.down_spread.any())

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import Picked
 from analogsim.physics.pulsed_cells import CellParameters
 
 LARGEST_NORMAL = 6.7  # no number of analogsim/streams.py lies farther out
@@ -66,18 +68,21 @@ def apply_pulses(
     """
     flat = _flattened(cells)
     w, up, down = w.flatten().clone(), up_counts.flatten(), down_counts.flatten()
-    if flat.constant:
-        at_once = torch.nonzero(_out_of_reach(w, up, down, flat) & (up + down > 0)).squeeze(1)
-        if at_once.numel():
-            w[at_once] = _sum(w[at_once], up[at_once], down[at_once], draw, _at(flat, at_once))
-            up, down = up.index_fill(0, at_once, 0), down.index_fill(0, at_once, 0)
-    longest = max((int(counts.max()) for counts in (up, down) if counts.numel()), default=0)
+    if cells.constant:
+        at_once = Picked.by(_out_of_reach(w, up, down, flat) & (up + down > 0))
+        if not at_once.none:
+            xi = at_once.drawn(partial(draw, 0)) if cells.noisy else None
+            at_once.put(_sum(at_once.of(w), at_once.of(up), at_once.of(down), xi, _at(flat, at_once)), w)
+            up, down = up.clone(), down.clone()
+            for counts in (up, down):
+                at_once.put(0.0, counts)
+    longest = int(torch.maximum(up.max(), down.max())) if up.numel() else 0  # the one look at values
     for number in range(longest):
         for counts, is_up in ((up, True), (down, False)):
-            index = torch.nonzero(counts > number).squeeze(1)
-            if index.numel():
-                xi = draw(2 * number + (1 if is_up else 2), index.numel()) if flat.noisy else None
-                w[index] = pulse(w[index], is_up, xi, _at(flat, index))
+            hit = Picked.by(counts > number)
+            if not hit.none:
+                xi = hit.drawn(partial(draw, 2 * number + (1 if is_up else 2))) if cells.noisy else None
+                hit.put(pulse(hit.of(w), is_up, xi, _at(flat, hit)), w)
     return w.view_as(up_counts)
 
 
@@ -137,13 +142,13 @@ def _out_of_reach(w: Tensor, up: Tensor, down: Tensor, cells: CellParameters) ->
     return (w + way <= cells.w_max) & (w - way >= cells.w_min)
 
 
-def _sum(w: Tensor, up: Tensor, down: Tensor, draw: Callable[[int, int], Tensor], cells: CellParameters) -> Tensor:
+def _sum(w: Tensor, up: Tensor, down: Tensor, xi: Tensor | None, cells: CellParameters) -> Tensor:
     w = w + up * cells.up - down * cells.down
-    if not cells.noisy:
+    if xi is None:
         return w
     variance_up = up * _spread(cells.up, cells.up_spread, cells).square()
     variance_down = down * _spread(cells.down, cells.down_spread, cells).square()
-    return w + (variance_up + variance_down).sqrt() * draw(0, w.numel())
+    return w + (variance_up + variance_down).sqrt() * xi
 
 
 def _converted(cells: CellParameters, change: Callable[[Tensor], Tensor]) -> CellParameters:
@@ -158,6 +163,8 @@ def _flattened(cells: CellParameters) -> CellParameters:
     return _converted(cells, Tensor.flatten)
 
 
-def _at(cells: CellParameters, index: Tensor) -> CellParameters:
+def _at(cells: CellParameters, picked: Picked) -> CellParameters:
     """Some of flattened cells; all of them as they are."""
-    return cells if index.numel() == cells.up.numel() else _converted(cells, lambda tensor: tensor[index])
+    index = picked.index
+    every = index is None or index.numel() == cells.up.numel()
+    return cells if every else _converted(cells, lambda tensor: tensor[index])

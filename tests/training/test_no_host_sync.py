@@ -1,17 +1,23 @@
 """A step on the torch backend asks nothing of the device: on a GPU, every number brought to the host is a wait.
 
 Held on CPU tensors, by watching for what would wait there: numbers and arrays taken out of tensors, branches on
-tensors, and operations whose result's shape depends on values.
+tensors, and operations whose result's shape depends on values; and on meta tensors, which have no values to look at.
+What a chip does with its cells where nothing is at hand (at_hand.py) is held to the very bits of what it does on the
+host.
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from analogsim.config.loader import load_plan
+from analogsim import at_hand
+from analogsim.at_hand import Picked
+from analogsim.chip import crossbar
+from analogsim.config.loader import bundled, load_chip, load_plan
 from analogsim.training import loop
 from analogsim.training.build import build_trainer
 from analogsim.training.data import load_data
@@ -47,18 +53,20 @@ class Methods(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
 
-def waits(trainer, steps=3):
+def waits(trainer, steps=3, batch=100):
     """What waited in these steps, by name."""
-    rows = torch.arange(300).view(steps, -1)
+    rows = torch.arange(steps * batch).view(steps, batch)
     with Operations() as operations, Methods() as methods, loop.full_precision():
         for step in range(steps):
             trainer._step(rows[step], with_angle=False)
     return +(operations.waits + methods.waits)
 
 
-def trainer_of(**changes):
+def trainer_of(device="cpu", **changes):
     base = {"data": "digits", "chip": "gaussian-node", "network": {"hidden": [12, 9]}, "variants": {"one": changes}}
-    return build_trainer(load_plan(base).variants["one"], load_data("digits"), 1, "torch")
+    data = load_data("digits")
+    data = replace(data, x_train=data.x_train.to(device), y_train=data.y_train.to(device))
+    return build_trainer(load_plan(base).variants["one"], data, 1, "torch", device)
 
 
 CONVOLUTION = {"network.hidden": [], "network.layers": [{"conv": {"channels": 3, "kernel": 3}}, {"dense": 8}]}
@@ -78,6 +86,101 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_waits_for_nothing(name):
     assert waits(trainer_of(**STEPS[name])) == {}
+
+
+# --- chips with cells -------------------------------------------------------------------------------
+
+CHIPS = sorted(path.stem for path in bundled("devices").glob("*.yaml"))
+PULSED = [name for name in CHIPS if load_chip(name).write.mode == "pulsed"]
+ROUNDS = "a write takes as many rounds of pulses as the cell with most gets, and nobody knows how many ahead"
+STILL_WAITING = dict.fromkeys(PULSED, ROUNDS)  # once a write of a layer
+
+NANDAKUMAR, GENERIC, CMO = {"chip": "pcm-nandakumar"}, {"chip": "crossbar-generic"}, {"chip": "reram-cmo"}
+SMALL_TILES = {"chip.tile.rows": 20, "chip.tile.columns": 8}
+VARIANTS = {
+    "column": GENERIC | SMALL_TILES | {"chip.cell.weight_scale": "column"},
+    "tile": GENERIC | SMALL_TILES | {"chip.cell.weight_scale": "tile"},
+    "verified, column": NANDAKUMAR | SMALL_TILES | {"chip.cell.weight_scale": "column"},
+    "verified, tile": NANDAKUMAR | SMALL_TILES | {"chip.cell.weight_scale": "tile"},
+    "fixed range": NANDAKUMAR | {"chip.cell.weight_max": 0.3},
+    "tries": NANDAKUMAR | {"chip.write.tolerance_uS": 0.5, "chip.write.max_tries": 5},
+    "clipped": NANDAKUMAR | {"chip.cell.programming_clip": "range", "chip.cell.g_max_d2d": 0.1},
+    "ideal write": NANDAKUMAR | {"chip.write": {"mode": "ideal"}},
+    "faults": CMO | {"chip.cell.g_max_d2d": 0.1, "chip.cell.faults.stuck_low": 0.01},
+    "offset": GENERIC | {"chip.cell.mapping": "offset", "chip.adc.bound": "calibrated"},
+    "alike": GENERIC | {"chip.cell.read_noise": {"law": "constant", "sigma_uS": 0.5}, "chip.adc.noise": 0.1},
+    "alike, no DAC": GENERIC | {"chip.dac": None, "chip.cell.read_noise": None, "chip.adc.noise": 0.1},
+    "R on chip": GENERIC | {"chip.decorrelation": "on_chip"},
+}
+QUIET_STEPS = {name: {"chip": name} for name in CHIPS if name not in STILL_WAITING} | VARIANTS
+PULSED_STEPS = {name: {"chip": name} for name in PULSED} | {
+    f"{name}, on chip": {"chip": name, "optimizer": "on_chip"} for name in PULSED
+}
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """Nothing is at hand, as on a device."""
+    monkeypatch.setattr(at_hand, "HOST", frozenset())
+
+
+@pytest.mark.parametrize("name", QUIET_STEPS)
+def test_a_step_of_a_chip_waits_for_nothing(name, far):
+    assert waits(trainer_of(**QUIET_STEPS[name]), steps=2, batch=20) == {}
+
+
+@pytest.mark.parametrize("name", PULSED_STEPS)
+def test_a_write_by_pulses_waits_once(name, far):
+    trainer = trainer_of(**PULSED_STEPS[name])
+    writes = 2 * len(trainer.chip.weights)
+    assert waits(trainer, steps=2, batch=20) == {"__int__": writes, "_local_scalar_dense": writes}
+
+
+@pytest.mark.parametrize("name", QUIET_STEPS)
+def test_a_step_runs_on_tensors_without_values(name, monkeypatch):
+    monkeypatch.setattr(crossbar, "_finite", lambda values: True)  # looks at the first weights
+    trainer = trainer_of("meta", **QUIET_STEPS[name])
+    with loop.full_precision():
+        trainer._step(torch.arange(20, device="meta"), with_angle=False)
+    assert all(weight.is_meta for weight in trainer.chip.targets)
+
+
+def end_of(changes):
+    """All that a few steps leave behind: (tensors as bytes, counts)."""
+    trainer = trainer_of(**changes)
+    with loop.full_precision():
+        for step in range(3):
+            trainer._step(torch.arange(100 * step, 100 * step + 100), with_angle=False)
+    tensors, ledger = trainer.checkpoint().tensors, trainer.chip.ledger
+    return {name: (tensor.dtype, tensor.numpy().tobytes()) for name, tensor in tensors.items()}, repr(ledger)
+
+
+@pytest.mark.parametrize("name", QUIET_STEPS | PULSED_STEPS)
+def test_steps_are_the_same_to_the_bit_where_nothing_is_at_hand(name, monkeypatch):
+    changes = (QUIET_STEPS | PULSED_STEPS)[name]
+    here = end_of(changes)
+    monkeypatch.setattr(at_hand, "HOST", frozenset())
+    assert end_of(changes) == here
+
+
+def numbers_in_a_row(self, draw):
+    return draw(len(self.mask if self.index is None else self.index))
+
+
+def total_of_all(self, values):
+    return values.sum()
+
+
+@pytest.mark.parametrize(("name", "bug"), [("drawn", numbers_in_a_row), ("total", total_of_all)])
+def test_the_comparison_catches(name, bug, monkeypatch):
+    changes = {"chip": "reram-es", "optimizer": "on_chip"} if name == "drawn" else VARIANTS["tries"]
+    here = end_of(changes)
+    monkeypatch.setattr(at_hand, "HOST", frozenset())
+    monkeypatch.setattr(Picked, name, bug)
+    assert end_of(changes) != here
+
+
+# --- what the watch sees ----------------------------------------------------------------------------
 
 
 def asks_a_number(trainer, monkeypatch):
