@@ -4,15 +4,9 @@ Triton runs in its interpreter here (conftest.py); what the compiler makes of it
 Bits are compared as int32, so that -0 and 0, and one NaN and another, count as different.
 """
 
-import hashlib
-import inspect
-import json
-import os
-import subprocess
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-import analogsim
 from analogsim.backends import NAMES, get_backend, interpreted
 from analogsim.backends import numba as kernels
 from analogsim.errors import ArgumentError
@@ -60,7 +53,12 @@ def threads(count):
         kernels.LEAST = before[1]
 
 
-# Normals
+@every_backend
+def test_a_backend_knows_its_name(backend):
+    assert get_backend(backend.name).name == backend.name
+
+
+# Normals and uniforms
 
 words_32 = st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 3, 2**32 - 1), st.integers(0, 2))
 addresses = st.builds(Address, words_32, words_32, words_32)
@@ -95,6 +93,14 @@ def test_normals_ignore_the_default_dtype(backend):
     finally:
         torch.set_default_dtype(before)
     assert_same_bits(z, STREAM.normal(Address(), 3, 70))
+
+
+@every_backend
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (3, 7), (0, 4), (10, 65), (5, 128)])
+def test_uniforms_are_those_of_the_stream_bit_for_bit(backend, rows, outputs):
+    stream, address = Stream.from_seed(3).child("u"), Address(1, 2, 5)
+    u = backend.uniform(stream, address, rows, outputs, torch.device("cpu"))
+    assert torch.equal(u, torch.from_numpy(stream.uniform(address, rows, outputs)))
 
 
 # The output stage
@@ -310,114 +316,6 @@ def test_the_product_test_would_see_bf16():
     x, matrix = factors(64, 10, 784)
     with lowered("autocast on"):
         assert ((x @ matrix.T).double() - x.double() @ matrix.double().T).abs().max() > 1e-3
-
-
-# The Numba kernels in another process
-
-
-def bits_of_the_kernels(backend):
-    z = backend.normal(Stream.from_seed(22), Address(1, 2, 3), 100, 200, torch.device("cpu")).view(100, 2, 100)
-    sigma, lsb = torch.full((100, 2), 0.5), torch.full((100, 2), 0.01)
-    y = backend.output_stage(z, Stream.from_seed(22), Address(4), sigma, None, lsb, 127)
-    return hashlib.sha256(y.numpy().tobytes()).hexdigest()
-
-
-OTHER_PROCESS = f"""
-import hashlib, json, warnings, numba, torch
-warnings.simplefilter("error")  # such as Numba's, that it cannot cache a kernel
-from analogsim.backends import get_backend, numba as file
-from analogsim.streams import Address, HeldStep, Stream
-{inspect.getsource(bits_of_the_kernels)}
-bits = bits_of_the_kernels(get_backend("numba"))
-stats = [kernel.stats for kernel in (file._normal_rows, file._output_rows)]
-hits, misses = [[sum(getattr(s, name).values()) for s in stats] for name in ("cache_hits", "cache_misses")]
-try:
-    layer = numba.threading_layer()
-except ValueError:
-    layer = None
-print(json.dumps(dict(bits=bits, layer=layer, cached=hits, compiled=misses)))
-"""
-
-
-FORKED = f"""
-import hashlib, os, signal, threading, torch
-from analogsim.backends import get_backend, numba as file
-from analogsim.streams import Address, HeldStep, Stream
-{inspect.getsource(bits_of_the_kernels)}
-torch.set_num_threads(2)
-file.LEAST = 1
-bits = bits_of_the_kernels(get_backend("numba"))
-assert any(thread.name.startswith("analogsim") for thread in threading.enumerate()), "nobody helped"
-child = os.fork()
-if not child:
-    signal.alarm(60)
-    torch.set_num_threads(2)
-    os._exit(bits_of_the_kernels(get_backend("numba")) != bits)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_threads_help_and_a_forked_process_has_its_own():
-    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def other_process():
-    """What the Numba backend gives in a process of its own, under the workqueue threading layer."""
-    bits_of_the_kernels(get_backend("numba"))  # compiled and cached here at the latest
-    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", OTHER_PROCESS], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_the_threading_layer_changes_no_bit(other_process):
-    """None of Numba's is started: no second OpenMP beside torch's."""
-    assert other_process["layer"] is None
-    assert other_process["bits"] == bits_of_the_kernels(get_backend("numpy"))
-
-
-def test_the_kernels_are_cached(other_process):
-    """Another process loads both and compiles neither: nobody waits for Numba twice."""
-    assert (other_process["cached"], other_process["compiled"]) == ([1, 1], [0, 0])
-
-
-# Choosing a backend
-
-
-def test_auto_is_numba_on_the_cpu_and_triton_elsewhere_where_it_is():
-    assert get_backend("auto", "cpu").name == "numba"
-    assert get_backend("auto", "cuda:1").name == ("triton" if find_spec("triton") else "torch")
-
-
-def test_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ArgumentError, match=r"^backend: 'triton' is not allowed; allowed: auto, .* needs a GPU and"):
-        get_backend("triton", "cpu")
-
-
-@every_backend
-def test_a_backend_knows_its_name(backend):
-    assert get_backend(backend.name).name == backend.name
-
-
-@pytest.mark.parametrize(("name", "device"), [("jax", "cpu"), ("", "cpu"), ("numba", "cuda"), ("numpy", "cuda:0")])
-def test_unknown_and_unfit_backends_are_refused(name, device):
-    with pytest.raises(ArgumentError, match=f"^backend: {name!r} is not allowed; allowed: .*torch"):
-        get_backend(name, device)
-
-
-@every_backend
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 1), (3, 7), (0, 4), (10, 65), (5, 128)])
-def test_uniforms_are_those_of_the_stream_bit_for_bit(backend, rows, outputs):
-    stream, address = Stream.from_seed(3).child("u"), Address(1, 2, 5)
-    u = backend.uniform(stream, address, rows, outputs, torch.device("cpu"))
-    assert torch.equal(u, torch.from_numpy(stream.uniform(address, rows, outputs)))
 
 
 # A step number held in memory

@@ -1,16 +1,21 @@
-"""What stands in for a CUDA graph on a CPU: operations written down, and done again on the same memory.
+"""What stands in for a CUDA graph on a CPU, operations written down and done again on the same memory; and trainings.
 
 As on a GPU, recording leaves the device as it was, a play runs no Python of the step, and what asks the device for a
 number, or brings one there, cannot be recorded.
 """
 
+import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+
+from analogsim.config.loader import load_plan
+from analogsim.training.build import build_trainer
+from analogsim.training.data import load_data
 
 if not torch.cuda.is_available():  # Triton's kernels run in its interpreter; it looks once, when it is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -18,7 +23,10 @@ REFUSED = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equ
 
 
 def tensors_of(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def place(tensor):
@@ -123,3 +131,52 @@ class Launches:
 def replays():
     """The class: a recorder a trainer."""
     return Replays
+
+
+# Trainings to record
+
+
+@pytest.fixture(scope="session")
+def trainer_of():
+    """trainer_of(recorder, backend, device, **changes): two epochs of five full batches and one of 5 rows."""
+    data = load_data("digits")
+
+    def build(recorder=None, backend="torch", device="cpu", rows=130, **changes):
+        few = {"x_train": data.x_train[:rows], "y_train": data.y_train[:rows]}
+        few |= {"x_test": data.x_test[: rows // 4], "y_test": data.y_test[: rows // 4]}
+        base = {"data": "digits", "chip": "gaussian-node", "network": {"hidden": [12, 9]}}
+        base |= {"training": {"epochs": 2, "batch": 25}, "variants": {"one": changes}}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("analogsim.training.build.recorder_of", lambda device: recorder)
+            return build_trainer(load_plan(base).variants["one"], replace(data, **few), 1, backend, device)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run():
+    """run(trainer): trains to the end; everything that the run then is, but the time it took."""
+
+    def end(trainer, **options):
+        trainer.run(**options)
+        saved = trainer.checkpoint()
+        tensors = {name: tensor.cpu().numpy().tobytes() for name, tensor in saved.tensors.items()}
+        for row in saved.record["rows"]:
+            del row["seconds"]
+        return tensors, json.dumps(saved.record | {"seconds": 0.0})
+
+    return end
+
+
+@pytest.fixture(scope="session")
+def plain(trainer_of, run):
+    """plain(**changes): the end of the training whose steps are plain ones, trained once."""
+    ends = {}
+
+    def end(**changes):
+        key = json.dumps(changes, sort_keys=True)
+        if key not in ends:
+            ends[key] = run(trainer_of(**changes))
+        return ends[key]
+
+    return end
