@@ -34,6 +34,11 @@ class Count:
             vars(counts)[f"_{name}"] += number
 
 
+def _count() -> Any:
+    """An int to whoever reads it."""
+    return Count()
+
+
 @dataclass
 class Slots:
     """Events counted so that time and energy follow from them, all whole numbers.
@@ -45,7 +50,7 @@ class Slots:
     tile_reads: int = 0
     reads: int = 0
     conversions: int = 0
-    pulses: int = Count()  # type: ignore[assignment]
+    pulses: int = _count()
 
 
 @dataclass
@@ -61,9 +66,9 @@ class CountingLedger:
 
     reads: int = 0
     conversions: int = 0
-    writes: int = Count()  # type: ignore[assignment]
-    pulses: int = Count()  # type: ignore[assignment]
-    slots: Slots = field(default_factory=lambda: Slots(), repr=False)
+    writes: int = _count()
+    pulses: int = _count()
+    slots: Slots = field(default_factory=Slots, repr=False)
     costs: Costs = field(default=Costs(), repr=False, compare=False)
 
     @property
