@@ -73,7 +73,7 @@ SIBLINGS = """atomic: errors
     experiment.state: experiment.results experiment.trials
     experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
     experiment.sweep: experiment.together experiment.trials
-    experiment.cluster: experiment.sweep experiment.trials
+    experiment.cluster: experiment.slurm experiment.sweep experiment.trials
     experiment.estimate: experiment.threads experiment.trials
     experiment.export: experiment.results experiment.tables
     experiment.overview: experiment.estimate experiment.state experiment.sweep experiment.tables experiment.trials
