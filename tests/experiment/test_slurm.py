@@ -155,7 +155,7 @@ def test_jobs_ask_for_what_the_file_says_and_give_the_same_bytes(server, slurm, 
 
 
 def test_a_trial_whose_job_is_killed_is_tried_again_in_another(server, slurm, started, tmp_path):
-    process, folder, log = started(epochs=12, jobs=1)
+    process, folder, log = started(epochs=6, jobs=1)
     once(begun, folder)
     slurm.kill("1")
     assert server(do="wait", process=process) == 0, log.read_text()
