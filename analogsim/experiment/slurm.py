@@ -96,6 +96,7 @@ class Cluster(SLURMCluster):
                 job_extra_directives=list(settings.directives),
                 job_script_prologue=[*before, *(f"export {name}='{value}'" for name, value in environment.items())],
                 log_directory=str(logs),
+                silence_logs="critical",
                 worker_extra_args=[
                     *("--nthreads", "1"),
                     *("--memory-limit", "0"),  # Slurm keeps watch of it; dask would pause workers

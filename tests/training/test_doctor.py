@@ -96,7 +96,7 @@ def test_noise_that_is_recorded_is_signal_to_anp(data):
 
 
 def test_correlated_noise_leaves_a_share_of_the_signal(data):
-    """√(1 - ρ) of it: τ of one read and of 4000, t_r = 250 ns, t = 20 s; ρ(τ) as in reference/devices.md §4."""
+    """√(1 - ρ) of it: τ of one read and of 4000, t_r = 250 ns, t = 20 s; ρ(τ) as in docs/laws.md."""
     chip = {"cell": {"g_max_uS": 25.0, "flicker": FLICKER}, "clock": {"t_first_read_s": 20.0, "t_read_s": 2.5e-7}}
     near = found(data, chip | {"pass_schedule": "interleaved"}, batch=4000)
     far = found(data, chip, batch=4000)
