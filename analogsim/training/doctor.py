@@ -320,7 +320,7 @@ def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, dev
 
 def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
     chip, learner = experiment.chip, experiment.learner
-    lines: list[str] = []
+    lines = [f"{key} has no effect here; it is for {user}" for key, user in experiment.idle().items()]
     own = learner.perturbation != "intrinsic"
     what = "the perturbation, the chip's noise included," if own else "the chip's noise"
     remedy = " or ".join(["learner.perturbation"] * own + ["adc.bits"] * (chip.adc is not None))
