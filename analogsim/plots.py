@@ -21,10 +21,11 @@ from analogsim.pictures.bands import check_band
 from analogsim.pictures.curves import draw_curves
 from analogsim.pictures.groups import LABELS, axes_of, grouped, kind_of, told
 from analogsim.pictures.heatmap import draw_heatmap
+from analogsim.pictures.parts import MOST_PANELS, Parts, best, parted
 from analogsim.pictures.style import Table
 
 ALONG = ("epoch", "step", "reads", "writes", "seconds")  # what a learning curve can be drawn against
-MOST_PANELS = 8
+MOST_TWICE = 4  # panels of curves, over which they are drawn against epochs alone
 
 
 def plot_curves(folder: Path) -> Path:
@@ -71,24 +72,40 @@ def fitting(results: Results, band: str = "minmax") -> dict[str, Callable[[], Fi
     figures = (f"final_test_{kind}", f"best_test_{kind}")
     pictures: dict[str, Callable[[], Figure]] = {}
     if len(numeric) > 1:
-        trials, _, group = grouped(results, ["run", *names, *numeric[2:]])
+        trials, curves, group = grouped(results, ["run", *names, *numeric[2:]])
+        trials, _, note = best(results, trials, curves, MOST_PANELS)
         shown = figures[:1] if group else figures
-        pictures["heatmap"] = lambda: draw_heatmap(trials, numeric[0], numeric[1], shown, group)
+        pictures["heatmap"] = lambda: draw_heatmap(trials, numeric[0], numeric[1], shown, group, note)
     elif numeric or names:
         x = [*numeric, *names][0]
-        trials, _, group = grouped(results, [name for name in ("run", *names) if name != x])
-        pictures["sweep"] = lambda: draw_against_axis(trials, x, figures, group, None, band)
-    _, curves, group = grouped(results, ["run", *names, *numeric[2:]])
-    hue, col = (numeric[0], group) if numeric else (group, None)
-    if len(numeric) == 2 and group is None:
-        col = numeric[1]
-    if col is None or (len(numeric) < 3 and curves[col].nunique() <= MOST_PANELS and col != hue):
-        xs = ("epoch", "reads")
-        if len(numeric) < 2 or col != group:
-            pictures["curves"] = lambda: draw_curves(curves, f"test_{kind}", xs, hue, col, band)
+        sweep = parted(results, [name for name in ("run", *names) if name != x])
+        ends = figures[:1] if sweep.col else figures
+        pictures["sweep"] = lambda: draw_against_axis(sweep.trials, x, ends, sweep.hue, sweep.col, band, sweep.note)
+    parts = _curves(results, numeric, names)
+    if parts is not None:
+        panels = parts.curves[parts.col].nunique() if parts.col else 1
+        along = ("epoch", "reads") if panels <= MOST_TWICE else ("epoch",)
+
+        def draw(figure: str) -> Figure:
+            return draw_curves(parts.curves, figure, along, parts.hue, parts.col, band, note=parts.note)
+
+        pictures["curves"] = lambda: draw(f"test_{kind}")
         if kind == "accuracy" and not numeric:
-            pictures["loss"] = lambda: draw_curves(curves, "test_loss", xs, hue, col, band)
+            pictures["loss"] = lambda: draw("test_loss")
     return pictures
+
+
+def _curves(results: Results, numeric: list[str], names: list[str]) -> Parts | None:
+    """What learning curves are drawn of: a line a value of the first numeric axis; None where panels would be many."""
+    if not numeric:
+        return parted(results, ["run", *names])
+    trials, curves, group = grouped(results, ["run", *names, *numeric[2:]])
+    if len(numeric) == 1:
+        trials, curves, note = best(results, trials, curves, MOST_PANELS)
+        return Parts(trials, curves, numeric[0], group, note)
+    if len(numeric) == 2 and group is None and curves[numeric[1]].nunique() <= MOST_PANELS:
+        return Parts(trials, curves, numeric[0], numeric[1])
+    return None
 
 
 def _own(results: Results, x: str | None, y: str | None, hue: str | None, col: str | None, band: str) -> Figure:

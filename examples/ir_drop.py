@@ -1,6 +1,6 @@
 """IR drop: how far first order is from the exact nodal solution, over tile size and wire resistance.
 
-    python examples/ir_drop.py [FOLDER]
+    python examples/ir_drop.py [-o FOLDER]
 
 Square tiles of differential pairs, weights normal and clipped at 3 σ = 25 µS. The error is ‖W - W_exact‖ / ‖W_exact‖
 (Frobenius) of the pair's effective weights: the root mean square error of an output over that output's own,
@@ -8,7 +8,7 @@ for inputs that are independent and of mean 0. Wire resistances per cell: docs/l
 Writes ir_drop.csv and ir_drop.png to FOLDER (default: where it is called); about half a minute on one core.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,7 @@ def draw(found: pd.DataFrame) -> Figure:
 
 def main(folder: Path = Path(), sizes=SIZES, wires=tuple(WIRES)) -> pd.DataFrame:
     found = table(sizes, wires)
+    folder.mkdir(parents=True, exist_ok=True)
     found.to_csv(folder / "ir_drop.csv", index=False, float_format="%.4g")
     draw(found).savefig(folder / "ir_drop.png", dpi=130)
     print(found.to_string(index=False, float_format="{:.2g}".format))
@@ -83,4 +84,6 @@ def main(folder: Path = Path(), sizes=SIZES, wires=tuple(WIRES)) -> pd.DataFrame
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("."))
+    main(parser.parse_args().out)

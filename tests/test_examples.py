@@ -61,6 +61,16 @@ def example(script: str):
     return module
 
 
+def test_scripts_that_write_take_their_folder_by_o(tmp_path):
+    """The others only print; synthetic_tiny_imagenet makes the folder it is given."""
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        if "main(" in path.read_text() and ".savefig(" in path.read_text():
+            done = subprocess.run([sys.executable, path, "--help"], cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert "-o OUT, --out OUT" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("script", "expected"), [("own_chip", 0.5), ("own_learner", 0.5)])
 def test_the_scripts_train(script, expected, capsys):
     """Four epochs on digits leave chance (10 %) far behind."""

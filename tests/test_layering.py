@@ -75,13 +75,15 @@ SIBLINGS = """atomic: errors
     experiment.state: experiment.results experiment.trials
     experiment.sweep: experiment.cluster experiment.results experiment.run experiment.state experiment.tables
     experiment.sweep: experiment.together experiment.trials
-    experiment.cluster: experiment.sweep experiment.trials
+    experiment.cluster: experiment.slurm experiment.sweep experiment.trials
     experiment.estimate: experiment.threads experiment.trials
     experiment.export: experiment.results experiment.tables
     experiment.overview: experiment.estimate experiment.state experiment.sweep experiment.tables experiment.trials
-    plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.style
+    plots: pictures.against_axis pictures.bands pictures.curves pictures.groups pictures.heatmap pictures.parts
+    plots: pictures.style
     compare: pictures.bands pictures.curves pictures.groups pictures.style
     pictures.groups: pictures.style
+    pictures.parts: pictures.groups pictures.style
     pictures.bands: pictures.style
     pictures.curves: pictures.bands pictures.style
     pictures.against_axis: pictures.bands pictures.style

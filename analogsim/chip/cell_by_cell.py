@@ -6,7 +6,7 @@ Every cell has a conductance of its own, and every read of every cell a draw of 
     I = Σ_j (G⁺ - G⁻)_j x'_j ,   y = ADC((1 + γ) I / s + o Δ + ε + σ_node ζ + σ_adc ζ')    for every tile and slice
 
 Nothing here is shared with physics/, backends/ or the rest of chip/: it is written from the equations
-(reference/devices.md and the chip file's own words) a second time, so that tests/chip/ can hold the fast
+(docs/laws.md and the chip file's own words) a second time, so that tests/chip/ can hold the fast
 path's one draw per output against a draw for every cell. A converter looks its level up in a table; an
 input exactly half-way between two levels may fall to the other one here.
 """

@@ -172,6 +172,30 @@ class Experiment(Section):
 
         return replace(self, changes)
 
+    def idle(self) -> dict[str, str]:
+        """Keys that are not at their default and have no effect here, with what would use them.
+
+        No error: a sweep, a variant or an option may set another rule or optimiser than the one they are for.
+        """
+        learner, optimizer = self.learner, self.optimizer
+        users = {
+            "learner.difference": (
+                "np with a noisy baseline",
+                learner.base_rule == "np" and learner.baseline == "noisy",
+            ),
+            "optimizer.betas": ("adam", optimizer.name == "adam"),
+            "optimizer.eps": ("adam", optimizer.name == "adam"),
+            "optimizer.momentum": ("sgd", optimizer.name == "sgd"),
+        }
+        found = {}
+        for key, (user, used) in users.items():
+            section, name = key.split(".")
+            settings = getattr(self, section)
+            default = type(settings).model_fields[name].default
+            if not used and getattr(settings, name) != default:
+                found[key] = user
+        return found
+
     def anchored(self) -> Experiment:
         """The same with `npz:FILE` given from the root, so that it is found from elsewhere."""
         return self.model_copy(update={"data": anchored_data(self.data)})

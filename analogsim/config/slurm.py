@@ -35,6 +35,12 @@ class SlurmSettings(Section):
     )
     directives: tuple[str, ...] = Field(default=(), strict=False, description="further #SBATCH lines")
 
+    @property
+    def walltime_s(self) -> float:
+        days, _, time = self.walltime.rpartition("-")
+        hours, minutes, seconds = map(int, time.split(":"))
+        return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
 
 def load_slurm(path: str | Path) -> SlurmSettings:
     """A Slurm file. Raises ConfigError listing all problems."""

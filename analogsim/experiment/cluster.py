@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.trials import STOP_EVERY_S, Ended, Task
 
 if TYPE_CHECKING:
+    from analogsim.experiment.slurm import Cluster
     from analogsim.experiment.sweep import Options
 
 RETRIES = 2
@@ -37,6 +39,7 @@ STARTS = 3  # of the workers: dask starts again one that is killed, but not whil
 SLURM_FILE = (".yaml", ".yml")
 PRELOADED = ["distributed", "analogsim.experiment.trials", "sklearn.model_selection", "torch._dynamo"]  # seconds
 KILLED = f"its worker was killed {RETRIES + 1} times, by a signal or for want of memory"
+LEAVING = (distributed.Status.closing_gracefully, distributed.Status.closing)
 FAREWELL_S = 60.0  # for running trials to write a checkpoint after Ctrl-C
 
 
@@ -60,9 +63,9 @@ def run_all(
 ) -> None:
     """Run the tasks to their ends, or until `stop()`, told as they begin and end. Those of a group go together."""
     mark = folder.absolute() / ".stop"
-    with _client(options, len(groups)) as client:
+    with _client(options, len(groups), folder) as (client, watch):
         try:
-            _Dispatch(client, mark, options, begun, ended).run(deque(groups), stop)
+            _Dispatch(client, mark, options, begun, ended).run(deque(groups), stop, watch)
         except (OSError, RuntimeError, CancelledError) as error:
             if client.status == "running":
                 raise
@@ -78,11 +81,13 @@ class _Dispatch:
         scheduler = options.scheduler or ""  # a running cluster has counted already, by its own rule
         self.counts_here = not scheduler or scheduler.endswith(SLURM_FILE)
         self.deaths: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()  # dask would give a key's old result again
         self.ready: queue.SimpleQueue[distributed.Future] = queue.SimpleQueue()
 
-    def run(self, waiting: deque[list[Task]], stop: Callable[[], bool]) -> None:
+    def run(self, waiting: deque[list[Task]], stop: Callable[[], bool], watch: Callable[[int], None]) -> None:
         stopping: float | None = None
         while waiting or self.running:
+            watch(len(waiting) + len(self.running))
             if stopping is None and stop():
                 stopping = time.monotonic()
                 self.mark.touch()
@@ -100,10 +105,16 @@ class _Dispatch:
 
     def _submit(self, group: list[Task]) -> None:
         task = group[0]
-        attempt = self.deaths[task.name]
+        self.sent[task.name] += 1
         wanted = {"GPU": 1} if task.device.startswith("cuda") and self._have_gpus() else None
         future = self.client.submit(
-            work, self.options.run, group, str(self.mark), key=f"{task.name}-{attempt}", pure=False, resources=wanted
+            work,
+            self.options.run,
+            group,
+            str(self.mark),
+            key=f"{task.name}-{self.sent[task.name]}",
+            pure=False,
+            resources=wanted,
         )
         self.running[future] = group
         future.add_done_callback(self.ready.put)
@@ -114,9 +125,10 @@ class _Dispatch:
         """Take note of how tasks ended; those to be tried again, as their worker died and they have a try left."""
         group = self.running.pop(future)
         if future.status == "finished":
-            for task, how in zip(group, future.result()):
+            ends = list(zip(group, future.result()))
+            for task, how in ends:
                 self.ended(task, how)
-            return []
+            return [task for task, how in ends if how == Ended("pending")]  # its worker left
         error = future.exception() if future.status == "error" else None
         return [task for task in group if self._again(task, future.status, error)]
 
@@ -138,13 +150,14 @@ class _Dispatch:
 
 
 def work(run: Callable[[list[Task], Callable[[], bool]], list[Ended]], group: list[Task], mark: str) -> list[Ended]:
-    """Run tasks in a worker, until the sweep's mark says stop."""
+    """Run tasks in a worker, until the sweep's mark says stop, or the worker leaves."""
     looked, seen = 0.0, False
+    worker = distributed.get_worker()
 
     def stop() -> bool:
         nonlocal looked, seen
         if not seen and time.monotonic() - looked > STOP_EVERY_S:
-            seen, looked = os.path.exists(mark), time.monotonic()
+            seen, looked = os.path.exists(mark) or worker.status in LEAVING, time.monotonic()
         return seen
 
     if group[0].device == "cuda":
@@ -161,7 +174,8 @@ def _own_gpu() -> str:
 
 
 @contextmanager
-def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
+def _client(options: Options, tasks: int, folder: Path) -> Iterator[tuple[distributed.Client, Callable[[int], None]]]:
+    """A client of the cluster, and what is to be called again and again with the number of trials left."""
     before = dict(os.environ)  # dask sets the number of threads there, for its workers
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": 0,  # counted here
@@ -173,10 +187,12 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
             settings["distributed.worker.multiprocessing-method"] = _start_method(options)
             settings["distributed.worker.preload"] = [__name__]
             with dask_config.set(settings), ExitStack() as opened:
-                yield _local(options, tasks, opened)
+                yield _local(options, tasks, opened), _unwatched
         elif scheduler.endswith(SLURM_FILE):
-            with dask_config.set(settings), _slurm(scheduler, tasks) as cluster, distributed.Client(cluster) as client:
-                yield client
+            with dask_config.set(settings), ExitStack() as opened:
+                cluster = _slurm(options, tasks, folder)
+                opened.enter_context(cluster)
+                yield opened.enter_context(distributed.Client(cluster)), cluster.watch
         else:
             try:
                 client = distributed.Client(scheduler, timeout=10)
@@ -184,7 +200,7 @@ def _client(options: Options, tasks: int) -> Iterator[distributed.Client]:
                 allowed = f"the address of a running dask scheduler, such as tcp://host:8786 ({error})"
                 raise ArgumentError("--scheduler", scheduler, allowed) from None
             with client:
-                yield client
+                yield client, _unwatched
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -210,27 +226,26 @@ def _local(options: Options, tasks: int, opened: ExitStack) -> distributed.Clien
     raise AssertionError("the last try returns or raises")
 
 
-def _slurm(file: str, tasks: int) -> Any:
-    """Jobs of one worker each, no more than there are tasks; a lost one is asked for anew."""
+def _slurm(options: Options, tasks: int, folder: Path) -> Cluster:
+    """Jobs of one worker each, no more than there are tasks."""
+    file = str(options.scheduler)
     settings = load_slurm(file)
+    ours = signal.getsignal(signal.SIGINT)
     try:
-        from dask_jobqueue.slurm import SLURMCluster  # type: ignore[import-not-found]
+        from analogsim.experiment.slurm import Cluster
+
+        signal.signal(signal.SIGINT, ours)  # dask-jobqueue, imported, ends the program at Ctrl-C
     except ImportError:
         allowed = "an address; a Slurm file needs dask-jobqueue: pip install analogsim-danp[slurm]"
         raise ArgumentError("--scheduler", file, allowed) from None
-    cluster = SLURMCluster(
-        cores=settings.cores,
-        processes=1,
-        memory=settings.memory,
-        queue=settings.queue,
-        account=settings.account,
-        walltime=settings.walltime,
-        job_extra_directives=list(settings.directives),
-        worker_extra_args=["--nthreads", "1"],
-    )
-    jobs = min(settings.jobs, tasks)
-    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-    return cluster
+    if shutil.which("sbatch") is None:
+        raise ArgumentError("--scheduler", file, "an address; a Slurm file needs `sbatch` on the PATH of this machine")
+    logs = folder.absolute() / "slurm"
+    return Cluster(file, settings, min(settings.jobs, tasks), _thread_environment(options.threads), logs)
+
+
+def _unwatched(left: int) -> None:
+    pass
 
 
 def _start_method(options: Options) -> str:

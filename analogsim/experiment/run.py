@@ -27,7 +27,7 @@ from analogsim.config.schema import Experiment
 from analogsim.errors import ArgumentError, RunFolderError
 from analogsim.experiment.results import RUN_COLUMNS, summarise, write_curves, write_json
 from analogsim.training import checkpoint
-from analogsim.training.build import build_network, build_trainer, check_plan
+from analogsim.training.build import build_trainer, check_data, check_plan
 from analogsim.training.data import Dataset, load_data
 from analogsim.training.distributed import ALONE, Team, check_shared
 from analogsim.training.doctor import diagnose
@@ -107,7 +107,7 @@ def train(
         for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
             data[name] = load(name)
         for experiment in plan.variants.values():
-            build_network(experiment, data[experiment.data])
+            check_data(experiment, data[experiment.data])
         check_shared(((e, data[e.data]) for e in plan.variants.values()), team)
         if not begun and team.leads:
             write_json(facts, environment(backend, device, team.size))

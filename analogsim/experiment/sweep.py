@@ -30,7 +30,7 @@ from analogsim.experiment.tables import Results, load_results
 from analogsim.experiment.together import run_together
 from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
 from analogsim.network import Network
-from analogsim.training.build import build_network, check_plan
+from analogsim.training.build import check_data, check_plan
 from analogsim.training.data import load_data
 from analogsim.training.seeds import seeds_at_once
 
@@ -193,7 +193,7 @@ def grouped(sweep: Sweep, trials: Sequence[Trial], options: Options) -> list[lis
     """Seeds of one configuration that are trained together, as far as memory allows and every worker has some.
 
     On a cluster's own scheduler, whose workers come and go, and on a GPU each trial is sent by itself. Refuses
-    training data that cannot be read, and networks that do not fit it.
+    training data that cannot be read, and networks and losses that do not fit it.
     """
     at_once = _checked_data(trials)
     alone = not sweep.batched_seeds or options.work is not run_trial
@@ -222,11 +222,11 @@ def _checked_data(trials: Iterable[Trial]) -> dict[str, int]:
     at_once: dict[str, int] = {}
     for trial in trials:
         experiment = trial.experiment
-        text = json.dumps([experiment.data, experiment.network.model_dump(mode="json")])
+        text = json.dumps([experiment.data, experiment.network.model_dump(mode="json"), experiment.training.loss])
         if text not in networks:
             if experiment.data not in data:
                 data[experiment.data] = load_data(experiment.data)
-            networks[text] = build_network(experiment, data[experiment.data])
+            networks[text] = check_data(experiment, data[experiment.data])
         at_once[trial.name] = seeds_at_once(experiment, networks[text])
     return at_once
 

@@ -27,12 +27,13 @@ def draw_against_axis(
     hue: str | None = None,
     col: str | None = None,
     band: str = "minmax",
+    note: str = "",
 ) -> Figure:
     """One panel for each figure and value of `col`; a line (points, for an axis of names) a value of `hue`.
 
     trials: as `Results.trials`. Rows whose `x` is empty are a reference: a level line, in the colour of the
     only group of the same rule where there is one, else in black. Without one, a thin dashed line shows what
-    the same weights score read noise-free.
+    the same weights score read noise-free. note: more to say above the picture.
     """
     done = trials[trials["status"].isin(["ok", "diverged"])]
     empty = done[x].isna() | (done[x] == "")
@@ -78,7 +79,7 @@ def draw_against_axis(
         _mark(axis, part, x, figure, hue, looks, places, shifts)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    if heading := "; ".join(filter(None, [spread_of(swept, (x, hue, col), band), left_out(trials)])):
+    if heading := "; ".join(filter(None, [spread_of(swept, (x, hue, col), band), left_out(trials), note])):
         sheet.suptitle(heading, fontsize=10)
     return sheet
 

@@ -33,12 +33,13 @@ def draw_curves(
     col: str | None = None,
     band: str = "minmax",
     training: bool = True,
+    note: str = "",
 ) -> Figure:
     """One panel for each x and value of `col`; a line for each value of `hue`.
 
     curves: as `Results.curves`. y: one of its figures, such as test_accuracy. Rows whose `hue` is empty are a
     reference, drawn in black in every panel and named by their run. training: the training set's as dotted
-    lines, where lines are few.
+    lines, where lines are few. note: more to say above the picture.
     """
     empty = curves[hue].isna() | (curves[hue] == "") if hue else pd.Series(False, curves.index)
     reference, curves = (curves[empty], curves[~empty]) if not empty.all() else (curves[:0], curves)
@@ -88,7 +89,7 @@ def draw_curves(
         axis.set_visible(False)
     if bar and hue:
         _bar(figure, axes, curves[hue], hue)
-    if heading := spread_of(curves, (hue, col), band):
+    if heading := "; ".join(filter(None, [spread_of(curves, (hue, col), band), note])):
         figure.suptitle(heading, fontsize=10)
     return figure
 

@@ -68,21 +68,27 @@ def grouped(results: Results, columns: Sequence[str]) -> tuple[Table, Table, str
 
     columns: of these, the ones that tell trials apart make the name. A reference makes no group of its own.
     """
+    names = telling(results, columns)
+    trials, curves = (table.assign(**{GROUP: labels(table, names)}) for table in (results.trials, results.curves))
+    return trials, curves, GROUP if names else None
+
+
+def telling(results: Results, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that tell trials apart, references left out."""
     swept: Table = results.trials
     for axis in results.axes:
         whole = swept[swept[axis].notna() & (swept[axis] != "")]
         swept = whole if len(whole) else swept
-    telling: list[str] = []
+    names: list[str] = []
     groups = 1
     for name in columns:
-        finer = len(swept[[*telling, name]].drop_duplicates())
+        finer = len(swept[[*names, name]].drop_duplicates())
         if finer > groups:
-            telling, groups = [*telling, name], finer
-    trials, curves = (table.assign(**{GROUP: _labels(table, telling)}) for table in (results.trials, results.curves))
-    return trials, curves, GROUP if telling else None
+            names, groups = [*names, name], finer
+    return names
 
 
-def _labels(table: Table, columns: list[str]) -> list[str]:
+def labels(table: Table, columns: list[str]) -> list[str]:
     """`danp · gaussian-node · adc.bits 4`, row by row; a reference that has none of these goes by its run."""
     if not columns:
         return [""] * len(table)

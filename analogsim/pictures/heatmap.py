@@ -28,11 +28,12 @@ def draw_heatmap(
     y: str,
     figures: Sequence[str] = ("final_test_accuracy",),
     col: str | None = None,
+    note: str = "",
 ) -> Figure:
     """One panel for each figure and value of `col`, all of one figure on one colour scale.
 
     trials: as `Results.trials`. x, y: its columns. Rows with an empty one are references, named with their
-    figures above the panels.
+    figures above the panels. note: more to say above the picture.
     """
     done = trials[trials["status"].isin(["ok", "diverged"])]
     empty = done[x].isna() | done[y].isna() | (done[x] == "") | (done[y] == "")
@@ -71,7 +72,7 @@ def draw_heatmap(
             mine = [axis for axis, (name, _) in zip(axes.flat, panels) if name == figure]
             sheet.colorbar(images[figure], ax=mine, shrink=0.9).set_label(style.label_of(figure), fontsize=9)
     seeds = done["seed"].nunique()
-    words = [f"mean of {seeds} seeds" if seeds > 1 else "", left_out(trials)]
+    words = [f"mean of {seeds} seeds" if seeds > 1 else "", left_out(trials), note]
     if heading := "; ".join(filter(None, words)):
         sheet.suptitle(heading, fontsize=10)
     return sheet

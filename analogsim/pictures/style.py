@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
@@ -32,6 +33,7 @@ MARKERS = "osD^vPX"  # one fewer than colours, so that the pairs repeat after 56
 DASHES = ((0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 FORMATS = ("png", "svg", "pdf")
 GROUP = "group"  # the column that names what tells trials apart, made for a picture
+PANEL = "panel"  # the like for panels
 LEAST_SHARE = 2.0  # percent that an axis of accuracies spans at least
 LOG_SPAN = 99.0  # from about two decades on, an axis is logarithmic
 
@@ -157,10 +159,10 @@ def new_figure(
 
 
 def _legend_columns(lengths: Sequence[int], inches: float) -> int:
-    """The most columns, filled one after the other, that so many letters of 9 points fit into."""
-    for columns in range(len(lengths), 1, -1):
-        rows = -(-len(lengths) // columns)
-        longest = [max(lengths[start : start + rows]) for start in range(0, len(lengths), rows)]
+    """The most columns, as even as matplotlib makes them, that so many letters of 9 points fit into."""
+    for rows in range(1, len(lengths)):
+        columns = -(-len(lengths) // rows)
+        longest = [part.max() for part in np.array_split(lengths, columns)]
         if sum(0.62 + 0.078 * length for length in longest) <= inches:
             return columns
     return 1
@@ -185,7 +187,9 @@ def panel_title(column: str | None, value: Any) -> str:
     """What tells a panel from its neighbours; a group says it all itself."""
     if column is None or value is None:
         return ""
-    return written(value) if column in ("run", "chip", "rule", GROUP) else f"{label_of(column)}: {written(value)}"
+    return (
+        written(value) if column in ("run", "chip", "rule", GROUP, PANEL) else f"{label_of(column)}: {written(value)}"
+    )
 
 
 def level(axes: Sequence[Axes], least: float = 0.0) -> None:

@@ -67,6 +67,13 @@ def check_plan(experiments: Mapping[str, Experiment]) -> None:
         check_capabilities(experiment.learner, experiment.chip.name, _capabilities(experiment))
 
 
+def check_data(experiment: Experiment, data: Dataset) -> Network:
+    """Its network on this data. Raises DataError before any training where network or loss do not fit."""
+    network = build_network(experiment, data)
+    _loss_name(experiment, data)
+    return network
+
+
 def build_trainer(
     experiment: Experiment,
     data: Dataset,

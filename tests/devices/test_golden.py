@@ -1,7 +1,7 @@
 """Golden values of every chip file, so that a changed coefficient shows.
 
-The numbers were worked out from the formulas of reference/devices.md, typed a second time in plain
-Python, and stand here as they came out: no law of analogsim took part in them.
+The numbers were worked out from the formulas of docs/laws.md and of the papers that each file names, typed a second
+time in plain Python, and stand here as they came out: no law of analogsim took part in them.
 """
 
 import pytest

@@ -19,6 +19,7 @@ import traceback
 from itertools import count
 from pathlib import Path
 
+import dask
 import psutil
 import sklearn.model_selection  # noqa: F401
 
@@ -30,11 +31,17 @@ import analogsim.progress  # noqa: F401 - with it all of training
 from analogsim import cli
 
 
-def start(arguments: list[str], log: str, largest_file: int | None = None, crash_at: int | None = None) -> int:
+def start(
+    arguments: list[str],
+    log: str,
+    largest_file: int | None = None,
+    crash_at: int | None = None,
+    environment: dict[str, str] | None = None,
+) -> int:
     """A child's process id; what it prints goes to `log`.
 
     largest_file: in bytes, as if the disk were full. crash_at: how many of the calls that write a
-    file the child survives.
+    file the child survives. environment: what differs in the child's.
     """
     process = os.fork()
     if process:
@@ -44,6 +51,9 @@ def start(arguments: list[str], log: str, largest_file: int | None = None, crash
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        if environment:
+            os.environ.update(environment)
+            dask.config.refresh()
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         if crash_at is not None:

@@ -47,7 +47,7 @@ NEURRAM = {
 }
 
 
-# By hand (reference/devices.md §1)
+# By hand, from the published fits (docs/laws.md, devices/*.yaml)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_noise_power_by_hand_and_before_the_first_read():
     assert 0 <= flicker.correlation(T_R, 0.0, t_r_s=T_R) <= 1
 
 
-# Strengths (reference/devices.md §1)
+# Strengths: values of the published fits (docs/laws.md, devices/*.yaml)
 
 
 @pytest.mark.parametrize(

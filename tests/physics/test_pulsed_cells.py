@@ -93,7 +93,7 @@ def test_bounds_slopes_and_leaks_of_a_linear_cell(draw, check):
 
 
 def test_lognormal_steps(draw, check):
-    """ln of the gain is normal; OM's spread of 0.78 (reference/devices.md §2)."""
+    """ln of the gain is normal; reram-om's spread of 0.78 (Gong & Rasch, IEDM 2022)."""
     cells = made(draw, "constant", dw_min=0.0949, dw_min_d2d=0.7829, dw_min_lognormal=True)
     check.normal((cells.up.double() / 0.0949).log() / 0.7829)
     torch.testing.assert_close(cells.up, cells.down)

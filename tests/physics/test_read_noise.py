@@ -122,7 +122,7 @@ def test_the_output_test_catches(bug, draw, check):
         check.normal(z)
 
 
-# By hand: values of the published fits (reference/devices.md §1)
+# By hand: values of the published fits (docs/laws.md, devices/*.yaml)
 
 
 @pytest.mark.parametrize(

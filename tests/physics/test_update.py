@@ -11,7 +11,7 @@ from analogsim.physics.pulsed_cells import MODELS, neurosim_a
 from analogsim.physics.update import apply_pulses, closed_form, pulse, steps
 
 D2D = {"dw_min_d2d": 0.3, "up_down": 0.1, "up_down_d2d": 0.02, "w_max_d2d": 0.2, "w_min_d2d": 0.2}
-KEYS = {  # of the sections of a chip file; numbers as in reference/devices.md §2, steps larger to see bounds
+KEYS = {  # of the sections of a chip file; numbers of aihwkit's presets (devices/*.yaml), steps larger to see bounds
     "constant": {"dw_min": 0.016, **D2D},
     "linear": {
         "dw_min": 0.02, "w_max": 1.1724, "w_min": -0.8276, "gamma_up": 0.1153, "gamma_down": 0.5085, **D2D

@@ -189,3 +189,15 @@ def test_seeds_differ_in_initial_weights_and_runs_of_one_seed_share_them(data):
     for one, same, other in zip(weights(3, "danp"), weights(3, "bp"), weights(4, "danp")):
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
+
+
+def test_a_loss_that_does_not_fit_is_found_before_the_first_variant_trains(data, tmp_path):
+    settings = Experiment(data="npz:tiny", chip=CHIPS["noisy"], training=TrainingSettings(epochs=1))
+    wrong = settings.model_copy(update={"training": TrainingSettings(epochs=1, loss="mse")})
+    plan = Plan({"first": settings.resolved(), "second": wrong.resolved()})
+    with (
+        claimed(tmp_path / "run", resume=False),
+        pytest.raises(DataError, match=r"^training.loss: mse does not fit tiny, whose targets are class numbers$"),
+    ):
+        train_plan(plan, tmp_path / "run", "numpy", "cpu", False, Reporter(), lambda name: data)
+    assert not (tmp_path / "run" / "curves.csv").exists()

@@ -96,7 +96,7 @@ def test_noise_that_is_recorded_is_signal_to_anp(data):
 
 
 def test_correlated_noise_leaves_a_share_of_the_signal(data):
-    """√(1 - ρ) of it: τ of one read and of 4000, t_r = 250 ns, t = 20 s; ρ(τ) as in reference/devices.md §4."""
+    """√(1 - ρ) of it: τ of one read and of 4000, t_r = 250 ns, t = 20 s; ρ(τ) as in docs/laws.md."""
     chip = {"cell": {"g_max_uS": 25.0, "flicker": FLICKER}, "clock": {"t_first_read_s": 20.0, "t_read_s": 2.5e-7}}
     near = found(data, chip | {"pass_schedule": "interleaved"}, batch=4000)
     far = found(data, chip, batch=4000)
@@ -379,3 +379,25 @@ def test_the_command_refuses_what_training_refuses(call):
     code, _, said = call("doctor", "small.yaml", "--set", "learner.rule=dnp")
     assert (code, said.count("\n")) == (1, 1)
     assert "rule dnp cannot run on chip gaussian-node" in said
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimizer", "idle"),
+    [
+        ("anp", {}, []),
+        ("anp", {"momentum": 0.9}, ["optimizer.momentum"]),
+        ("anp", {"name": "sgd", "momentum": 0.9, "betas": (0.5, 0.9)}, ["optimizer.betas"]),
+        ("anp", {"name": "on_chip", "eps": 1e-3, "momentum": 0.5}, ["optimizer.eps", "optimizer.momentum"]),
+        ("np", {"betas": (0.5, 0.9)}, []),
+    ],
+)
+def test_settings_without_effect_are_named(rule, optimizer, idle):
+    settings = experiment({"injection_port": True}, rule).model_dump() | {"optimizer": optimizer}
+    assert list(Experiment.model_validate(settings).idle()) == idle
+
+
+@pytest.mark.parametrize(("rule", "baseline", "idle"), [("np", "noisy", 0), ("np", "clean", 1), ("anp", "noisy", 1)])
+def test_a_difference_that_no_pass_makes_is_advised_of(data, rule, baseline, idle):
+    chip = {"injection_port": True, **({"node_noise": {"sigma": 0.05}} if baseline == "noisy" else {})}
+    lines = found(data, chip, rule, baseline=baseline, perturbation=0.1, difference="both").advice
+    assert lines.count("learner.difference has no effect here; it is for np with a noisy baseline") == idle
