@@ -33,6 +33,11 @@ class Count:
             vars(counts)[f"_{name}"] += number
 
 
+def _count() -> Any:
+    """An int to whoever reads it."""
+    return Count()
+
+
 @dataclass
 class Slots:
     """Events counted so that time and energy follow from them, all whole numbers.
@@ -44,7 +49,7 @@ class Slots:
     tile_reads: int = 0
     reads: int = 0
     conversions: int = 0
-    pulses: Count = Count()
+    pulses: int = _count()
 
 
 @dataclass
@@ -60,9 +65,9 @@ class CountingLedger:
 
     reads: int = 0
     conversions: int = 0
-    writes: Count = Count()
-    pulses: Count = Count()
-    slots: Slots = field(default_factory=lambda: Slots(), repr=False)
+    writes: int = _count()
+    pulses: int = _count()
+    slots: Slots = field(default_factory=Slots, repr=False)
     costs: Costs = field(default=Costs(), repr=False, compare=False)
 
     @property

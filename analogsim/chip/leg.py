@@ -170,7 +170,8 @@ class Leg:
         Raises ChipError for a time outside what the drift law was measured over.
         """
         age = self._age(now_s)
-        g = self._drifted(age, now_s)
+        self._check_age(age, now_s)
+        g = self._drifted(age)
         if self._stuck is not None:
             g = torch.where(self._stuck[0], self._stuck[1], g)
         if not noisy:
@@ -189,11 +190,10 @@ class Leg:
     def _age(self, now_s: float) -> Tensor | float:
         return self._chip.clock.t_first_read_s + (now_s - self._since)
 
-    def _drifted(self, age: Tensor | float, now_s: float) -> Tensor:
+    def _drifted(self, age: Tensor | float) -> Tensor:
         law, g = self._cell.drift, self.written
         if law is None:
             return g.clamp(min=0) if self._verify else g
-        self._check_age(law, age, now_s)
         if isinstance(law, Retention):
             xi = self._programming_xi()
             g = (
@@ -216,7 +216,8 @@ class Leg:
         sigma = sigma_of(law, self.target)
         return torch.where(sigma > 0, (self.written - self.target) / sigma, 0.0)
 
-    def _check_age(self, law: Fitted, age: Tensor | float, now_s: float) -> None:
+    def _check_age(self, age: Tensor | float, now_s: float) -> None:
+        law = self._cell.drift
         valid, first_s = getattr(law, "valid_s", None), self._chip.clock.t_first_read_s
         if valid is None or (valid[0] <= first_s and first_s + (now_s - self._oldest_s) <= valid[1]):
             return  # whatever the ages are, they lie between these
