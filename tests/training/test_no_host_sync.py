@@ -136,7 +136,7 @@ def test_a_write_by_pulses_waits_once(name, far):
     assert waits(trainer, steps=2, batch=20) == {"__int__": writes, "_local_scalar_dense": writes}
 
 
-@pytest.mark.parametrize("name", QUIET_STEPS)
+@pytest.mark.parametrize("name", ["crossbar-generic", "isaac", "pcm-nandakumar", "sonos-tcas", "tile"])  # 1 to 5 s each
 def test_a_step_runs_on_tensors_without_values(name, monkeypatch):
     monkeypatch.setattr(crossbar, "_finite", lambda values: True)  # looks at the first weights
     trainer = trainer_of("meta", **QUIET_STEPS[name])
