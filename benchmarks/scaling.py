@@ -98,6 +98,7 @@ def slope(points: Sequence[tuple[int, float]]) -> float:
 
 def draw(points: Sequence[Point], path: Path, unit: str) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     from analogsim.pictures.style import COLOURS, MARKERS
 
@@ -120,6 +121,7 @@ def draw(points: Sequence[Point], path: Path, unit: str) -> None:
         ticks = sorted({size for where, _, size, _ in points if where == panel})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=label, ylabel=f"{unit} (ms)", title=fixed)
         axes.title.set_fontsize(10)
         axes.grid(alpha=0.3, linewidth=0.5)
