@@ -93,6 +93,7 @@ class PulsedCells(Cells):
             return up, down, whole(plan_trains(inputs, errors, 1.0, dw_min, length).slots.sum())
         dense = change.dense() if isinstance(change, Factors) else change
         counts, self._shadow = dense_pulses(dense / most * -1, dw_min, self._shadow, self._settings.max_pulses)
+        counts.nan_to_num_(nan=0.0)  # of a training that diverges, which ends with this step
         return counts.clamp(min=0), counts.clamp(max=0).neg_(), None
 
     def _show(self, written: Written, now_s: float, pulsed: Tensor | None = None) -> Written:

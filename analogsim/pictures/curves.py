@@ -170,8 +170,10 @@ def _mark(axis: Axes, group: Table, x: str, y: str, look: style.Look) -> None:
     worst = low if style.is_share(y) else high
     values = ends[y].to_numpy(float) * (100 if style.is_share(y) else 1)
     values = np.clip(np.where(np.isfinite(values), values, worst), low, high)
-    axis.plot(ends[x].to_numpy(float), values, "x", color=look.colour, markersize=7, mew=1.8, zorder=5, clip_on=False)
-    axis.set_ylim(low, high)
+    places = ends[x].to_numpy(float)
+    left, right = axis.get_xlim()
+    axis.plot(places, values, "x", color=look.colour, markersize=7, mew=1.8, zorder=5, clip_on=False)
+    axis.set(xlim=(min(left, places.min()), max(right, places.max())), ylim=(low, high))
 
 
 def _bar(figure: Figure, axes: Any, values: Column, hue: str) -> None:

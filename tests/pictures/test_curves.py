@@ -117,6 +117,16 @@ def test_a_diverged_accuracy_that_is_none_is_marked_at_the_bottom(results, trial
     assert (axis.lines[-1].get_marker(), axis.lines[-1].get_ydata().tolist()) == ("x", [axis.get_ylim()[0]])
 
 
+def test_a_loss_that_is_none_but_at_first_is_marked_within_the_panel(results, trial, drawn):
+    """The only figure that can be drawn is that of epoch 0: the × lies to its right."""
+    curves = results(trial(0.9, seed=0, status="diverged")).curves
+    curves.loc[curves["epoch"] > 0, ["test_loss", "train_loss"]] = math.nan
+    for axis in drawn(draw_curves(curves, "test_loss")):
+        (place,) = axis.lines[-1].get_xdata().tolist()
+        assert place > 0
+        assert axis.get_xlim()[0] < place <= axis.get_xlim()[1]
+
+
 @pytest.mark.parametrize("loss", [math.inf, 1e300, math.nan])
 def test_a_loss_that_went_off_does_not_squeeze_the_others(results, trial, drawn, loss):
     curves = results(trial(0.9, seed=0), trial(0.9, seed=1, status="diverged")).curves

@@ -236,7 +236,7 @@ def test_ten_times_the_untrained_loss_is_not_yet_diverged(data):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of what this is about
-@pytest.mark.parametrize("chip", ["ideal", "gaussian-node", "crossbar-generic"])
+@pytest.mark.parametrize("chip", ["ideal", "gaussian-node", "crossbar-generic", "reram-es"])
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
 def test_weights_gone_to_nan_or_infinity_end_as_diverged(data, chip, backend, value):
