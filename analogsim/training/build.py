@@ -43,16 +43,17 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
             layers.append(DenseLayer(inputs, layer.dense))
             image = None
         elif layer.conv is not None:
-            convolution = _convolution(layer.conv, image, f"network.layers.{index}.conv", data.name)
+            convolution = _convolution(layer.conv, image, f"network.layers.{index}.conv", data)
             layers.append(convolution)
             image = (*convolution.output_size, layer.conv.channels)
         inputs = math.prod(layers[-1].output_shape)
     return Network((*layers, DenseLayer(inputs, data.outputs)), settings.negative_slope, settings.bias)
 
 
-def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: str) -> ConvLayer:
+def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: Dataset) -> ConvLayer:
     if image is None:
-        raise DataError(f"{where}: needs images below it; {data} has none, or a dense layer comes first")
+        reason = f"{data.name} has none" if data.image_shape is None else "a dense layer comes before it"
+        raise DataError(f"{where}: needs images below it, and {reason}")
     height, width, channels = image
     layer = ConvLayer(channels, height, width, settings.channels, settings.kernel, settings.stride, settings.padding)
     if min(layer.output_size) < 1:

@@ -135,13 +135,16 @@ class TransposedPatches(NumbaBackend):
         return super().convolve(x, turned.contiguous(), kernel, stride, padding)
 
 
-@pytest.mark.parametrize("bug", [SharedOverPositions, TransposedPatches])
+READ_BUGS = {"one draw of noise for all positions": SharedOverPositions, "patches transposed": TransposedPatches}
+
+
+@pytest.mark.parametrize("bug", READ_BUGS)
 @pytest.mark.parametrize("name", ["gaussian-node", "crossbar-generic"])
-def test_the_check_catches(name, bug, monkeypatch):
+def test_the_check_catches(name, bug):
     chip = chip_of(CHIPS[name])
-    chip._runner.backend = bug()
+    chip._runner.backend = READ_BUGS[bug]()
     for tile in chip._crossbars[0]._tiles:
-        tile._backend = bug()
+        tile._backend = READ_BUGS[bug]()
     with pytest.raises(AssertionError):
         check(read(chip), name)
 

@@ -128,22 +128,29 @@ def reference(name):
 
 
 def check(ours, name):
-    """Every vector and output, in units of its spread: means, spreads, shapes, and how outputs go together."""
-    theirs = reference(name)
+    check_alike(ours, reference(name), shapes=name in CHIPS)
+
+
+def check_alike(ours, theirs, shapes=True):
+    """Every vector and output, in units of its spread: means, spreads, shapes, and how outputs go together.
+
+    Two samples (reads, vectors, outputs). shapes: compare the distributions too, not moments alone.
+    """
+    reads, vectors, outputs = theirs.shape
     centre, spread = theirs.mean(0), theirs.std(0) + 1e-9
     a, b = ((sample - centre) / spread for sample in (ours, theirs))
-    both = (2 / READS) ** 0.5
+    both = (2 / reads) ** 0.5
     assert abs((a.mean(0) - b.mean(0)) / both).max() < stats.norm.isf(ALPHA / a[0].size)
     squares = [(s**2).mean(0) for s in (a, b)]
-    fourth = np.sqrt(sum(((s**2).var(0) / READS) for s in (a, b))) + 1e-3
+    fourth = np.sqrt(sum(((s**2).var(0) / reads) for s in (a, b))) + 1e-3
     assert abs((squares[0] - squares[1]) / fourth).max() < stats.norm.isf(ALPHA / a[0].size)
     overall = [(z**2).mean((1, 2)) for z in (a, b)]
-    error = np.sqrt(sum(parts.var() / READS for parts in overall)) + 1e-6
+    error = np.sqrt(sum(parts.var() / reads for parts in overall)) + 1e-6
     assert abs(overall[0].mean() - overall[1].mean()) / error < stats.norm.isf(ALPHA / 2)
-    together = [np.einsum("nvi,nvj->nij", z, z) / VECTORS for z in (a, b)]
-    error = np.sqrt(sum(products.var(0) / READS for products in together)) + 1e-4
-    assert abs((together[0].mean(0) - together[1].mean(0)) / error).max() < stats.norm.isf(ALPHA / OUTPUTS**2)
-    if name in CHIPS:
+    together = [np.einsum("nvi,nvj->nij", z, z) / vectors for z in (a, b)]
+    error = np.sqrt(sum(products.var(0) / reads for products in together)) + 1e-4
+    assert abs((together[0].mean(0) - together[1].mean(0)) / error).max() < stats.norm.isf(ALPHA / outputs**2)
+    if shapes:
         dither = np.random.default_rng(203).uniform(-1e-3, 1e-3, (2, *a.shape))  # codes that are equal but for rounding
         assert stats.ks_2samp((a + dither[0]).ravel(), (b + dither[1]).ravel(), method="asymp").pvalue > ALPHA
 

@@ -60,6 +60,32 @@ def test_kills_within_every_kind_of_write_change_no_byte(server, experiment, who
     assert "damaged" not in log.read_text()
 
 
+CONVOLUTIONAL = """
+data: digits
+chip: {name}
+network: {{layers: [conv: {{channels: 2, kernel: 3, stride: 2}}, conv: {{channels: 3, kernel: 3}}]}}
+learner: {{rule: danp, baseline: noisy}}
+optimizer: {optimizer}
+training: {{epochs: 1, batch: 100, checkpoint_s: 0}}
+"""
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("pcm-nandakumar", "adam"), ("reram-es", "on_chip")])
+def test_a_convolutional_training_on_cells_killed_twice_ends_at_the_same_bytes(
+    server, result, tmp_path, name, optimizer
+):
+    """Cells that are verified, flicker and drift; and cells that pulses move: read at every position of two layers."""
+    path, log, whole, folder = (tmp_path / part for part in ("convolutional.yaml", "log", "whole", "run"))
+    path.write_text(CONVOLUTIONAL.format(name=name, optimizer=optimizer))
+    first, go_on = ["train", str(path), "--out"], ["train", "--resume", str(folder)]
+    assert server(do="run", arguments=[*first, str(whole)], log=str(log)) == 0, log.read_text()
+    request = {"do": "signalled", "folder": str(folder), "log": str(log), "number": signal.SIGKILL}
+    assert server(arguments=[*first, str(folder)], after=5, **request) == -signal.SIGKILL
+    assert server(arguments=go_on, after=11, **request) == -signal.SIGKILL
+    assert server(do="run", arguments=go_on, log=str(log)) == 0, log.read_text()
+    assert result(folder) == result(whole)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("rule", ["inp", "dbp"])

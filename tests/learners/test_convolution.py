@@ -157,14 +157,21 @@ class AveragedOverPositions(NodePerturbation):
         )
 
 
-def test_the_checks_catch_planted_bugs(check_mean, anp_mean):
-    order = Network((Transposed(2, 4, 4, 3, 2), *LAYERS[1:]), SLOPE)
-    bugs = [
-        (NodePerturbation(NETWORK, perturbation(SharedOverPositions)), G, NETWORK),
-        (ActivityPerturbation(ChannelsOnly(LAYERS, SLOPE), perturbation()), anp_mean, NETWORK),
-        (AveragedOverPositions(NETWORK, perturbation()), G, NETWORK),
-        (NodePerturbation(order, perturbation()), G, order),
-    ]
-    for learner, expected, network in bugs:
-        with pytest.raises(AssertionError):
-            check(learner, expected, check_mean, network)
+ORDER = Network((Transposed(2, 4, 4, 3, 2), *LAYERS[1:]), SLOPE)
+RULE_BUGS = {  # (the rule, the network it is checked on)
+    "noise shared over positions": lambda: (NodePerturbation(NETWORK, perturbation(SharedOverPositions)), NETWORK),
+    "N counts channels only": lambda: (
+        ActivityPerturbation(ChannelsOnly(LAYERS, SLOPE), perturbation()),
+        NETWORK,
+    ),
+    "gradient averaged over positions": lambda: (AveragedOverPositions(NETWORK, perturbation()), NETWORK),
+    "patch order transposed": lambda: (NodePerturbation(ORDER, perturbation()), ORDER),
+}
+
+
+@pytest.mark.parametrize("bug", RULE_BUGS)
+def test_the_checks_catch_planted_bugs(bug, check_mean, anp_mean):
+    learner, network = RULE_BUGS[bug]()
+    expected = anp_mean if isinstance(learner, ActivityPerturbation) else G
+    with pytest.raises(AssertionError):
+        check(learner, expected, check_mean, network)

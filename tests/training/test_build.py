@@ -8,13 +8,13 @@ import torch
 
 from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.config.loader import Plan
-from analogsim.config.schema import Experiment, LearnerSettings, Network, TrainingSettings
+from analogsim.config.schema import Convolution, Experiment, LayerSettings, LearnerSettings, Network, TrainingSettings
 from analogsim.contracts import Capabilities
 from analogsim.errors import AnalogsimError, CapabilityError, DataError
 from analogsim.experiment.results import claimed
 from analogsim.experiment.run import Reporter
 from analogsim.experiment.run import train as train_plan
-from analogsim.training.build import build_trainer, check_plan
+from analogsim.training.build import build_network, build_trainer, check_plan
 from analogsim.training.data import Dataset
 
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
@@ -174,6 +174,35 @@ def test_a_loss_that_does_not_fit_the_targets_is_refused(data, loss, real, words
     plan = experiment().model_copy(update={"training": TrainingSettings(loss=loss)})
     with pytest.raises(DataError, match=words):
         build_trainer(plan, targets, seed=0)
+
+
+CONV = LayerSettings(conv=Convolution(channels=2, kernel=3))
+WIDE = LayerSettings(conv=Convolution(channels=2, kernel=5, padding=1))
+DENSE = LayerSettings(dense=4)
+
+
+@pytest.mark.parametrize(
+    ("layers", "image", "words"),
+    [
+        ((CONV, WIDE), (4, 5, 1), "network.layers.1.conv: kernel 5 does not fit into 2 × 3 with padding 1"),
+        ((WIDE,), (5, 2, 2), "network.layers.0.conv: kernel 5 does not fit into 5 × 2 with padding 1"),
+        (
+            (CONV, DENSE, CONV),
+            (4, 5, 1),
+            "network.layers.2.conv: needs images below it, and a dense layer comes before it",
+        ),
+        ((CONV,), None, "network.layers.0.conv: needs images below it, and tiny has none"),
+        ((DENSE, CONV), None, "network.layers.1.conv: needs images below it, and tiny has none"),
+    ],
+)
+def test_a_convolution_that_does_not_fit_is_named_with_the_reason(data, layers, image, words):
+    inputs = torch.rand(12, *(image or (5,)))
+    images = Dataset("tiny", inputs, data.y_train, inputs[:6], data.y_test, 1.0, 3)
+    assert images.image_shape == image
+    plan = experiment().model_copy(update={"network": Network(layers=layers)})
+    with pytest.raises(DataError) as caught:
+        build_network(plan, images)
+    assert str(caught.value) == words
 
 
 @pytest.mark.parametrize(("backend", "device"), [("nump", "cpu"), ("", "cpu"), ("numba", "cuda"), ("numpy", "cuda:0")])
