@@ -78,18 +78,11 @@ class ChipsSideBySide:
         return products, read
 
     def _add_noise(self, index: int, a: Tensor, address: Address, epsilons: Sequence[Tensor | None]) -> None:
-        """ε and z, in place, and counts the reads."""
-        node = self.chips[0].description.node_noise.sigma
+        """ε and z, in place, as each chip's own read has them."""
         for chip, epsilon, mine in zip(self.chips, epsilons, a.chunk(len(self.chips))):
-            crossbar = chip._crossbars[index]
-            crossbar._count(len(mine))
-            if epsilon is not None:
-                mine += epsilon
-            if node:
-                sigma = mine.new_full((len(mine), 1), node)
-                noisy = crossbar.backend.output_stage(mine[:, None], crossbar._stream, address, sigma, None, None, 0)
-                if noisy.data_ptr() != mine.data_ptr():
-                    mine.copy_(noisy[:, 0])
+            (read,) = chip._crossbars[index].read_product(mine[:, None], [address], [epsilon])
+            if read.data_ptr() != mine.data_ptr():
+                mine.copy_(read[:, 0])
 
 
 def _plain(chip: SimulatedChip) -> bool:
