@@ -65,14 +65,11 @@ def timed(group: Sequence[Trial]) -> float:
         if len(group) == 1:
             first.run(lambda: len(ends) > STEPS, note, note)
         else:
-            told = [note, *[nothing] * (len(group) - 1)]
+            told = [note, *[lambda: None] * (len(group) - 1)]
             train_together(trainers, lambda: len(ends) > STEPS, told, told)
         evaluation, steps = (ends[0] - began) * len(group), [end - start for start, end in pairwise(ends)]
         step = min(steps[1:] or steps or [0.0])
         return evaluation * (1 + first.epochs / 2) + step * first.epochs * first.batches
-
-
-def nothing() -> None: ...
 
 
 def duration(seconds: float) -> str:

@@ -165,11 +165,6 @@ POSITION_BUGS = {
 def test_the_check_of_positions_catches(bug, monkeypatch):
     """The same check of 2 · 10^5 outputs at α = 1e-6."""
     name, *planted = POSITION_BUGS[bug]
-    if len(planted) == 1:
-        ours = fast(name, planted[0]())
-    else:
-        monkeypatch.setattr(*planted)
-        ours = fast(name)
-        monkeypatch.undo()
+    ours = _read["read_with"](monkeypatch, fast, name, *planted)
     with pytest.raises(AssertionError):
         check(ours, name)

@@ -1,6 +1,7 @@
 """What is said of a sweep before it runs: how much is left, how long it will take; and what many trials cost."""
 
 import resource
+import runpy
 import shutil
 import time
 from pathlib import Path
@@ -15,36 +16,14 @@ from analogsim.experiment.results import TRIAL_FIGURES
 from analogsim.experiment.sweep import Options, Watcher, grouped, run_sweep
 from analogsim.experiment.trials import Ended
 
-SWEEP = {
-    "data": "digits",
-    "chip": "gaussian-node",
-    "network": {"hidden": [4]},
-    "training": {"epochs": 1, "batch": 500},
-    "seeds": 2,
-    "axes": {"learner.rule": ["danp", "dbp"], "chip.node_noise.sigma": [0.001, 0.1]},
-}
+# Tests are imported one by one, not as a package: what is there already is fetched from its file.
+_sweep = runpy.run_path(str(Path(__file__).with_name("test_sweep.py")))
+SWEEP, whole, copy, contents = (_sweep[name] for name in ("SWEEP", "whole", "copy", "contents"))
 
 
 def load(*changes):
     """changes: as with --set."""
     return load_sweep(SWEEP, [parse_set(change) for change in changes])
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweeps") / "whole"
-    run_sweep(load(), folder, Options(), Watcher())
-    return folder
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    """The whole sweep in a folder of its own."""
-    return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-def contents(folder):
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_dry_run_counts_and_estimates_and_writes_nothing(tmp_path, copy):
