@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from analogsim.training.build import build_trainer
     from analogsim.training.data import load_data
 
+# torch and its OpenMP read both of these as they load, so they are set here, ahead of them.
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU OpenMP, where torch uses it, lets a thread spin for a millisecond or more after each product, on the
-    # core that the noise of that product is to be made on. It reads this as it loads: before torch does.
+    # GNU OpenMP lets a thread spin for a millisecond or more after each product, on the core that the noise of
+    # that product is to be made on.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Tensors of 2 MB or more in pages of 2 MB, where Linux grants them: a step asks for fresh memory at every product,
+# and pays for each new page of it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = [
