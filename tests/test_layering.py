@@ -42,12 +42,14 @@ SIBLINGS = """atomic: errors
     backends.numba: backends.torch
     backends.triton: backends.torch
     chip.cells: chip.grid chip.leg
-    chip.chip: chip.clock chip.crossbar chip.ledger chip.passes
-    chip.crossbar: chip.cells chip.clock chip.drive chip.grid chip.ledger chip.node_source chip.pulsed_cells chip.tile
+    chip.chip: chip.clock chip.crossbar chip.ledger chip.margins chip.passes
+    chip.crossbar: chip.cells chip.clock chip.current chip.drive chip.grid chip.ledger chip.node_source
+    chip.crossbar: chip.pulsed_cells chip.tile
+    chip.margins: chip.crossbar
     chip.passes: chip.crossbar
     chip.side_by_side: chip.chip
     chip.pulsed_cells: chip.cells chip.grid
-    chip.tile: chip.cells chip.drive chip.leg
+    chip.tile: chip.cells chip.current chip.drive chip.leg
     learners.activity_perturbation: learners.perturbation
     learners.backpropagation: learners.perturbation
     learners.iterative_perturbation: learners.perturbation

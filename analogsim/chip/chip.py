@@ -19,6 +19,7 @@ from analogsim.backends import Backend, get_backend
 from analogsim.chip.clock import Clock
 from analogsim.chip.crossbar import Crossbar
 from analogsim.chip.ledger import CountingLedger
+from analogsim.chip.margins import noise_and_step, saturated_share
 from analogsim.chip.passes import Pass, PassRunner, passes_at_once
 from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.contracts import Activities, Capabilities, Factors, LayerUpdate, Probe, Share, WeightUpdate
@@ -171,18 +172,16 @@ class SimulatedChip:
 
     def noise_and_steps(self, x: Tensor, besides: float = 0.0) -> list[tuple[float, float, float]]:
         """(σ ahead of the ADCs, σ added after, ADC step) of each layer on this batch; for warnings alone."""
-        inputs = self.run(x, Probe()).inputs
-        return [
-            crossbar.noise_and_step(v.view(len(v), -1, v.shape[-1]), besides)
-            for crossbar, v in zip(self._crossbars, inputs)
-        ]
+        return [noise_and_step(crossbar, vectors, besides) for crossbar, vectors in self._vectors_read(x)]
 
     def saturated_shares(self, x: Tensor) -> list[float]:
         """Share of each layer's ADC conversions that are cut off on this batch; for warnings alone."""
+        return [saturated_share(crossbar, vectors) for crossbar, vectors in self._vectors_read(x)]
+
+    def _vectors_read(self, x: Tensor) -> list[tuple[Crossbar, Tensor]]:
+        """Each crossbar with the vectors (batch, positions, inputs) of a pass on x."""
         inputs = self.run(x, Probe()).inputs
-        return [
-            crossbar.saturated_share(v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)
-        ]
+        return [(crossbar, v.view(len(v), -1, v.shape[-1])) for crossbar, v in zip(self._crossbars, inputs)]
 
     @property
     def weights(self) -> list[Tensor]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,19 +23,21 @@ from torch import Tensor
 from analogsim.backends import Backend, get_backend
 from analogsim.chip.cells import Cells, Written
 from analogsim.chip.clock import Clock
+from analogsim.chip.current import Current
 from analogsim.chip.drive import Driven, conversions, drive
 from analogsim.chip.grid import Grid
 from analogsim.chip.ledger import Count, CountingLedger
 from analogsim.chip.node_source import NodeSource
 from analogsim.chip.pulsed_cells import PulsedCells
-from analogsim.chip.tile import Current, Tile
+from analogsim.chip.tile import Tile
 from analogsim.config.chip import ChipDescription
 from analogsim.contracts import Factors
 from analogsim.errors import ArgumentError
-from analogsim.physics.converters import largest_code
+from analogsim.network import ConvLayer
 from analogsim.streams import Address, Stream
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+STREAMED_BYTES = 8 * 2**20  # vectors that are driven, or made, at a time
 
 
 class Crossbar:
@@ -193,17 +196,34 @@ class Crossbar:
         addresses: Sequence[Address],
         perturbations: Sequence[Tensor | None],
         stacked: bool = False,
+        window: ConvLayer | None = None,
     ) -> list[Tensor]:
-        """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another."""
+        """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another.
+
+        window: x are images (batch, height, width, channels), and the vectors what this layer sees of them; for a
+        crossbar that `reads_images`. What the DACs make of x (codes, squares) takes STREAMED_BYTES at a time.
+        """
+        at_once = max(STREAMED_BYTES // max(4 * math.prod(x.shape[1:]), 1), 1)
+        if len(addresses) > 1 and not self._together(addresses, len(x) <= at_once, stacked):
+            rows = len(x) // len(addresses) if stacked else len(x)
+            own = x.split(rows) if stacked else [x] * len(addresses)
+            reads = zip(own, addresses, perturbations)
+            return [self.read_passes(x, [address], [epsilon], window=window)[0] for x, address, epsilon in reads]
+        if len(x) <= at_once:
+            return self._read_all(self._currents(x, addresses[0], window), addresses, perturbations, stacked)
+        parts = []
+        for first, part in zip(range(0, len(x), at_once), x.split(at_once)):
+            here = [replace(address, first_sample=address.first_sample + first) for address in addresses]
+            epsilons = [None if epsilon is None else epsilon[first : first + len(part)] for epsilon in perturbations]
+            parts.append(self._read_all(self._currents(part, here[0], window), here, epsilons, stacked=False))
+        return [torch.cat(of_one) for of_one in zip(*parts)]
+
+    def _together(self, addresses: Sequence[Address], fits: bool, stacked: bool) -> bool:
+        """One set of currents serves all passes: they meet the same cells, and reads come in their order."""
         dac = self.description.dac
-        alike = not (dac and dac.draws and self._noisy) and len({self._moment(address) for address in addresses}) == 1
-        if alike:  # all passes meet the same cells
-            return self._read_all(self._currents(x, addresses[0]), addresses, perturbations, stacked)
-        rows, read = len(x) // len(addresses) if stacked else len(x), []
-        for number, (address, epsilon) in enumerate(zip(addresses, perturbations)):
-            mine = x[number * rows : (number + 1) * rows] if stacked else x
-            read += self._read_all(self._currents(mine, address), [address], [epsilon], stacked=True)
-        return read
+        drawn = dac is not None and dac.draws and self._noisy
+        alike = not drawn and len({self._moment(address) for address in addresses}) == 1
+        return alike and (fits or not (stacked or self._source))
 
     def _read_all(
         self,
@@ -231,6 +251,13 @@ class Crossbar:
         lone = self._whole and len(self._tiles) == 1 and (cell is None or cell.weight_scale != "column")
         offset = cell is not None and cell.mapping == "offset"
         return plain and lone and not offset and not self._cells_are_noisy
+
+    @property
+    def reads_images(self) -> bool:
+        """What drives the cells is made of each input alone, so that a convolution of it reads all its patches."""
+        dac = self.description.dac
+        alone = dac is None or (dac.bound != "per_vector" and not (dac.draws and self._noisy))
+        return alone and len(self.cells.grid.rows) == 1
 
     @property
     def repeatable(self) -> bool:
@@ -269,16 +296,17 @@ class Crossbar:
             self._loaded = (cells.version, now_s)
         return self._tiles
 
-    def _currents(self, x: Tensor, address: Address) -> list[list[Current]]:
+    def _currents(self, x: Tensor, address: Address, window: ConvLayer | None = None) -> list[list[Current]]:
         """What reaches the ADCs of every tile, but for what is drawn there."""
         dac, batch, positions, driven = self.description.dac, x.shape[0], x.shape[1], []
         found, at = [], None
         for tile in self._loaded_tiles(self._moment(address)):
             if at != tile.rows or (dac and dac.draws):  # tiles of one row share what ideal DACs drive
-                vectors = x if tile.rows == slice(0, x.shape[2]) else x[..., tile.rows]
+                whole = window is not None or tile.rows == slice(0, x.shape[2])
                 at, where = tile.rows, (address, batch, positions)
                 noise, uniforms = tile.dac_noise(*where), tile.dac_uniforms(*where)
-                driven = drive(vectors, dac, *((noise, uniforms) if self._noisy else (None, None)))
+                drawn = (noise, uniforms) if self._noisy else (None, None)
+                driven = [replace(one, window=window) for one in drive(x if whole else x[..., tile.rows], dac, *drawn)]
             found.append([tile.current(one) for one in driven])
         return found
 
@@ -317,38 +345,6 @@ class Crossbar:
             noise = self.backend.normal(stream, address, shape[0], shape[1] * shape[2], device).view(shape) * sigma
             total = noise if total is None else noise + total
         return total
-
-    def noise_and_step(self, x: Tensor, besides: float = 0.0) -> tuple[float, float, float]:
-        """(σ ahead of the ADCs, σ added after them, ADC step) of an output, rms over these vectors; for warnings.
-
-            y = Σ_c f_c ADC(v_c + n_c) + n_after ,   σ² = Σ_c f_c² σ_c² ,   step² = Σ_c f_c² lsb_c²
-
-        over the conversions c of an output: rows of tiles, weight slices, input slices; step²/12 is the variance of
-        the sum's rounding, and of one conversion step is its lsb (0 without an ADC). besides: σ of what comes to the
-        nodes from elsewhere; like the nodes' own noise it is added after, where an output takes several conversions.
-        """
-        after = math.hypot(besides, self.description.node_noise.sigma if self._noisy else 0.0)
-        ahead, after = (besides, 0.0) if self._whole else (0.0, after)  # a whole tile draws its nodes' noise itself
-        total = torch.zeros(2, self.weight.shape[0], dtype=torch.float64, device=self.weight.device)
-        shares = total.new_tensor(self.cells.planes).square()
-        for tile, ones in zip(self._tiles, self._currents(x, Address())):
-            for one in ones:
-                squares = tile.squares(one).view(2, len(shares), -1) * one.share**2
-                total[:, tile.columns] += torch.einsum("nkc,k->nc", squares, shares)
-        variance, step = total.mean(1).tolist()
-        return math.sqrt(variance + ahead**2), after, math.sqrt(step)
-
-    def saturated_share(self, x: Tensor) -> float:
-        """Share of ADC conversions of these vectors cut off by more than half a step, noise apart; for warnings."""
-        adc = self.description.adc
-        if adc is None or not len(x):
-            return 0.0
-        end, beyond, converted = largest_code(adc.bits) + 0.5, 0, 0
-        for one in (one for ones in self._currents(x, Address()) for one in ones):
-            assert one.lsb is not None
-            beyond += int((one.y.abs() > end * one.lsb[..., None]).sum())
-            converted += one.y.numel()
-        return beyond / converted
 
     def _count(self, vectors: int) -> None:
         chip, grid = self.description, self.cells.grid

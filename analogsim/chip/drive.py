@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from analogsim.config.chip import Dac
+from analogsim.network import ConvLayer
 from analogsim.physics.converters import bit_slices, codes, driven, largest_code, quantise, slice_weights
 
 TINY = torch.finfo(torch.float32).tiny
@@ -29,13 +30,15 @@ Uniforms = Callable[[], Tensor]  # in the shape of the inputs, in [0, 1)
 @dataclass(frozen=True)
 class Driven:
     """Inputs of one conversion. x: as driven; asked: without the DAC's noise; full_scale: what fills an
-    ADC's unit; share: of the conversion in the sum; squares: q where it is not x²."""
+    ADC's unit; share: of the conversion in the sum; squares: q where it is not x². window: all three are images
+    (batch, height, width, channels), and the vectors are their patches; None: they are the vectors."""
 
     x: Tensor
     asked: Tensor
     full_scale: Tensor | float = 1.0
     share: float = 1.0
     squares: Tensor | None = None
+    window: ConvLayer | None = None
 
     @property
     def q(self) -> Tensor:

@@ -8,8 +8,9 @@ them. Where a read is a function of x alone (no noise, cells that stand still), 
 together up to the first layer that each is perturbed in, and only the layers above are read for it
 alone. The ledger counts the reads that a chip would make, shared or not. Passes are stacked into one
 product. Where a crossbar reads nothing but W times its input and R x is not to be told, W R is folded
-once a step in place of two products a vector, and of a convolution no patch is ever made; elsewhere
-patches that nobody keeps (kernel² times the image) are made, read and dropped a part of the batch at a time.
+once a step in place of two products a vector, and of a convolution no patch is ever made. Nor are they made without R
+where W v and V v² are convolutions of what the DACs make of the image; elsewhere patches that nobody keeps
+(kernel² times the image) are made, read and dropped a part of the batch at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ import torch
 from torch import Tensor
 
 from analogsim.backends import Backend
-from analogsim.chip.crossbar import Crossbar
+from analogsim.chip.crossbar import STREAMED_BYTES, Crossbar
 from analogsim.contracts import Activities
 from analogsim.network import ConvLayer, Network
 from analogsim.streams import Address
 
 STACKED_BYTES = 64 * 2**20  # activities of the passes that run side by side
-STREAMED_BYTES = 32 * 2**20  # input vectors made at a time where nobody keeps them
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ class PassRunner:
         mixer = self.mixers.get(index)
         return self.crossbars[index].repeatable and (mixer is None or mixer.repeatable)
 
+    def _window(self, index: int) -> ConvLayer | None:
+        """The layer, where it is a convolution that its crossbar reads from the image."""
+        layer, crossbar = self.network.layers[index], self.crossbars[index]
+        plain = isinstance(layer, ConvLayer) and self.matrices[index] is None and index not in self.mixers
+        return layer if plain and crossbar.reads_images and not crossbar.linear else None  # type: ignore[return-value]
+
     def _matrix(self, index: int, samples: int) -> Tensor | None:
         """What reads the layer's undecorrelated vectors in one product: W, or W R where folding it
         costs less than the R x it saves on `samples` samples; None where it takes two."""
@@ -166,7 +172,7 @@ class PassRunner:
     ) -> list[Read]:
         """Of passes on one and the same x; its product with a linear crossbar, or x*_0, is made once a step."""
         crossbar, matrix = self.crossbars[index], self.matrices[index]
-        if index in self.mixers or (index > 0 and not crossbar.linear):
+        if index in self.mixers or self._window(index) or (index > 0 and not crossbar.linear):
             return self._read(index, self._matrix(index, saved), x, passes, epsilons, stacked=False)
         versions = (t._version for t in (x, crossbar.weight, self.biases[index], matrix) if t is not None)
         key, held = (*versions, id(matrix)), self._held.pop(index, None)
@@ -215,16 +221,20 @@ class PassRunner:
             same = not stacked and mixer.repeatable
             read = crossbar.read_passes(mixed[0] if same else torch.cat(mixed), addresses, epsilons, stacked=not same)
             return [(a, v if one.keep else None) for a, v, one in zip(read, mixed, passes)]
-        kept, rows = any(one.keep for one in passes), self._rows(index)
-        if matrix is None and not kept and len(x) > rows and (len(passes) == 1 or self._repeatable(index)):
+        kept, rows, window = any(one.keep for one in passes), self._rows(index), self._window(index)
+        made = matrix is None and window is None
+        if made and not kept and len(x) > rows and (len(passes) == 1 or self._repeatable(index)):
             return self._read_in_parts(index, x, passes, epsilons, rows)
-        vectors = self._vectors(index, x, addresses) if kept or matrix is None else None
+        vectors = self._vectors(index, x, addresses) if kept or made else None
         if matrix is not None:
             read = crossbar.read_product(self._product(index, x, matrix), addresses, epsilons, stacked)
+        elif window is not None:
+            read = crossbar.read_passes(window.image(x), addresses, epsilons, stacked, window)
         else:
             assert vectors is not None
             read = crossbar.read_passes(vectors, addresses, epsilons, stacked)
-        return _handed(read, vectors, passes, fresh=True)
+        own = vectors is None or stacked or vectors.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+        return _handed(read, vectors, passes, fresh=own)  # others have the same x, and vectors may be a view of it
 
     def _read_in_parts(
         self, index: int, x: Tensor, passes: Sequence[Pass], epsilons: Sequence[Tensor | None], rows: int

@@ -13,7 +13,6 @@ only where one conversion makes an output; else crossbar.py adds it to the digit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from analogsim.at_hand import at_least, number
 from analogsim.backends import Backend
 from analogsim.chip.cells import Cells
+from analogsim.chip.current import Current
 from analogsim.chip.drive import Draw, Driven, Uniforms
 from analogsim.chip.leg import Found
 from analogsim.config.chip import ChipDescription
@@ -34,25 +34,6 @@ TINY = torch.finfo(torch.float32).tiny
 LEAST = 1e-150  # µS per weight, of a diverged network whose w_max is infinite
 CALIBRATED = 3.0  # times the largest norm of a column's weights
 Variance = Tensor | float | None
-
-
-@dataclass
-class Current:
-    """What reaches the ADC of one conversion, but for what is drawn; (batch, positions) or also columns."""
-
-    y: Tensor
-    share: float
-    sigma: Tensor | None = None
-    variance: Tensor | None = None
-    lsb: Tensor | None = None
-    common: Tensor | None = None  # σ of r
-    taken_off: Tensor | None = None  # by `offset`, after the ADC
-
-    def part(self, rows: slice, copy: bool) -> Current:
-        """The same for some samples. copy: y may be written to."""
-        rest = (self.sigma, self.variance, self.lsb, self.common, self.taken_off)
-        y = self.y[rows].clone() if copy else self.y[rows]
-        return Current(y, self.share, *(None if tensor is None else tensor[rows] for tensor in rest))
 
 
 class Tile:
@@ -205,7 +186,7 @@ class Tile:
 
     def current(self, driven: Driven, product: Tensor | None = None) -> Current:
         """W x' and the spread of what will be drawn; nothing here is random. product: W x', if it is there."""
-        y = self._backend.product(driven.x, self.weight) if product is None else product
+        y = self._product(driven, driven.x, self.weight) if product is None else product
         now = Current(y, driven.share)
         adc = self._chip.adc
         if adc is not None:
@@ -213,8 +194,8 @@ class Tile:
             step = step.float() if isinstance(step, Tensor) else y.new_full((1,), step)
             now.lsb = step.clamp(min=TINY).expand(*y.shape[:-1], 1)[..., 0]
         if self._middle is not None:
-            now.taken_off = driven.asked.sum(-1, keepdim=True) * self._middle
-            seen = driven.x.sum(-1, keepdim=True) * self._middle
+            now.taken_off = self._sum(driven, driven.asked) * self._middle
+            seen = self._sum(driven, driven.x) * self._middle
             y += seen if self._gain is None else seen * self._gain
         if self._offset is not None and now.lsb is not None:
             y += self._offset * now.lsb[..., None]
@@ -228,7 +209,7 @@ class Tile:
         node = self._node * self._node if together else 0.0
         alike: Tensor | float = 0.0  # variance that all outputs of a vector share, the node's apart
         if cells is not None and _one(cells):
-            alike = read_variance(cells, driven.x)[..., 0] if driven.squares is None else cells * driven.q.sum(-1)
+            alike = self._variance_of(cells, driven)[..., 0]
         if adc is not None and adc.noise:
             full = driven.full_scale
             alike = alike + ((full[..., 0] if isinstance(full, Tensor) else full) * (self._one_cell * adc.noise)) ** 2
@@ -237,7 +218,7 @@ class Tile:
         elif alike or node:
             now.sigma = now.y.new_full(now.y.shape[:-1], math.sqrt(alike + node) if alike else self._node)
         if isinstance(cells, Tensor) and not _one(cells):
-            now.variance = self._backend.product(driven.q, cells)
+            now.variance = self._variance_of(cells, driven)
         if self.unit is not None and self._node:
             own = (self._node / self.unit).square()
             now.variance = own.expand(now.y.shape).contiguous() if now.variance is None else now.variance + own
@@ -247,10 +228,32 @@ class Tile:
     def _reference_sigma(self, driven: Driven) -> Tensor:
         """σ of r, (batch, positions, planes)."""
         assert self._reference is not None
-        if isinstance(self._reference, Tensor) and not _one(self._reference):
-            return self._backend.product(driven.q, self._reference).sqrt_()
-        sigma = (driven.q.sum(-1, keepdim=True) * self._reference).sqrt_()
+        sigma = self._variance_of(self._reference, driven).sqrt_()
         return sigma.expand(*sigma.shape[:-1], self._planes)
+
+    def _product(self, driven: Driven, values: Tensor, matrix: Tensor) -> Tensor:
+        """matrix v of every vector v of `values`, (batch, positions, rows of the matrix)."""
+        window = driven.window
+        if window is None:
+            return self._backend.product(values, matrix)
+        return self._backend.convolve(values, matrix, window.kernel, window.stride, window.padding)
+
+    def _sum(self, driven: Driven, values: Tensor) -> Tensor:
+        """Σ_j v_j of every vector v of `values`, (batch, positions, 1)."""
+        total = values.sum(-1, keepdim=True)
+        if driven.window is None:
+            return total
+        return self._product(driven, total, total.new_ones(1, driven.window.kernel**2))
+
+    def _variance_of(self, cells: Tensor | float, driven: Driven) -> Tensor:
+        """V q of every vector, (batch, positions, rows of V); where all cells are alike, (batch, positions, 1)."""
+        if not _one(cells):
+            total = self._product(driven, driven.q, cells)  # type: ignore[arg-type]
+        elif driven.squares is None and driven.window is None:
+            return read_variance(cells, driven.x)
+        else:
+            total = cells * self._sum(driven, driven.q)
+        return total if driven.window is None else total.clamp_(min=0)  # convolutions of a GPU may round below 0
 
     def squares(self, now: Current) -> Tensor:
         """(σ², lsb²) of every column, (2, columns): means over the vectors, in squared weights; for warnings."""

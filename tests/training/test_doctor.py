@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from analogsim import Crossbar, load_chip
+from analogsim.chip.margins import noise_and_step
 from analogsim.chip.tile import Tile
 from analogsim.config.chip import ChipDescription
 from analogsim.config.schema import Experiment, OptimizerSettings
@@ -174,7 +175,7 @@ def test_a_library_chip_errs_by_what_its_step_says(name):
     x = torch.rand(300, 300, generator=torch.Generator().manual_seed(1))
     crossbar = Crossbar(weight, load_chip(name))
     error = doctor._rms(crossbar.read(x) - x @ weight.T)
-    assert error == pytest.approx(crossbar.noise_and_step(x[:, None])[2] / math.sqrt(12), rel=0.1)
+    assert error == pytest.approx(noise_and_step(crossbar, x[:, None])[2] / math.sqrt(12), rel=0.1)
 
 
 def test_noise_of_conversions_adds_as_their_sum(data):
@@ -184,7 +185,7 @@ def test_noise_of_conversions_adds_as_their_sum(data):
     chip = ChipDescription.model_validate(SLICED | {"cell": cell, "adc": {"bits": 16, "bound": 4.0}})
     crossbar = Crossbar(weight, chip)
     x = data.x_train[:1].repeat(4000, 1)
-    ahead, after, _ = crossbar.noise_and_step(x[:, None], besides=1e-3)
+    ahead, after, _ = noise_and_step(crossbar, x[:, None], besides=1e-3)
     assert ahead == pytest.approx(float(crossbar.read(x).var(0).mean().sqrt()), rel=0.05)
     assert after == 1e-3
 
