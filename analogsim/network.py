@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count as count_from
 from itertools import pairwise
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from analogsim.errors import ArgumentError
 from analogsim.streams import Address, Stream
 
+PLASTIC = 1.32471795724474602596  # the real root of g³ = g + 1
 ALIGNED = 64  # bytes, as torch's own memory begins: a product may depend on it in its last bit
 
 
@@ -49,9 +52,11 @@ class DenseLayer:
         """(batch, ...) activations -> (batch, positions, inputs) vectors to read with."""
         return x.reshape(len(x), 1, self.inputs)
 
-    def scatter(self, v: Tensor) -> Tensor:
-        """The adjoint of `vectors`: what errors at the vectors are at the activations."""
-        return v.reshape(len(v), self.inputs)
+    def adjoint(self, errors: Tensor, *matrices: Tensor) -> Tensor:
+        """(batch, ..., units) errors g of y = A B … v, v the `vectors` of x: what they are at x, … Bᵀ Aᵀ g."""
+        for matrix in matrices:
+            errors = errors @ matrix
+        return errors.reshape(len(errors), self.inputs)
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,28 @@ class ConvLayer:
         patches = x.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
         return patches.reshape(len(x), self.positions, self.inputs)  # (…, channels, kernel, kernel) copied once
 
-    def scatter(self, v: Tensor) -> Tensor:
-        size, columns = (self.height, self.width), v.reshape(len(v), self.positions, self.inputs).transpose(1, 2)
-        x = torch.nn.functional.fold(columns, size, self.kernel, stride=self.stride, padding=self.padding)
-        return x.permute(0, 2, 3, 1).reshape(len(v), self.height * self.width, self.channels)
+    def spread(self, count: int) -> list[int]:
+        """Numbers of `count` different output positions (all, if there are fewer), evenly spread over the map.
+
+        From its middle on, (1/2 + i/g, 1/2 + i/g²) mod 1 for i = 0, 1, …, g³ = g + 1: the additive recurrence R2 of
+        M. Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018). No grid: steps of a row's length
+        would see one column alone.
+        """
+        (height, width), found = self.output_size, dict[int, None]()
+        for i in count_from(0):
+            if len(found) == min(count, self.positions):
+                return list(found)
+            row, column = (int(size * ((0.5 + i / PLASTIC**k) % 1)) for k, size in ((1, height), (2, width)))
+            found[row * width + column] = None
+        raise AssertionError
+
+    def adjoint(self, errors: Tensor, *matrices: Tensor) -> Tensor:
+        """As of a dense layer, summed where patches overlap: a transposed convolution, which makes no patches."""
+        image = errors.reshape(len(errors), *self.output_size, -1).permute(0, 3, 1, 2)
+        kernels = reduce(torch.matmul, matrices).view(-1, self.channels, self.kernel, self.kernel)
+        beyond = [(size + 2 * self.padding - self.kernel) % self.stride for size in (self.height, self.width)]
+        x = torch.nn.functional.conv_transpose2d(image, kernels, None, self.stride, self.padding, beyond)
+        return x.permute(0, 2, 3, 1).reshape(len(errors), self.height * self.width, self.channels)
 
 
 Layer = DenseLayer | ConvLayer

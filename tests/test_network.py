@@ -1,5 +1,7 @@
 """Layers as crossbars read at positions: a convolution against torch's own."""
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -49,12 +51,35 @@ def test_reading_the_patches_is_torch_s_conv2d(layer):
 
 @settings(max_examples=80, deadline=None)
 @given(convolutions())
-def test_scatter_is_the_adjoint_of_vectors(layer):
-    """⟨vectors(x), v⟩ = ⟨x, scatter(v)⟩ for all x and v."""
-    x = numbers(2, layer.height, layer.width, layer.channels).double()
-    v = numbers(2, layer.positions, layer.inputs, seed=2).double()
-    one, other = (layer.vectors(x) * v).sum(), (x.flatten() * layer.scatter(v).flatten()).sum()
-    torch.testing.assert_close(one, other)
+def test_the_adjoint_takes_errors_back_to_the_image(layer):
+    """⟨A B vectors(x), g⟩ = ⟨x, adjoint(g, A, B)⟩ for all x and g."""
+    x, g = (numbers(2, *shape, seed=2).double() for shape in ((layer.size,), layer.output_shape))
+    a, b = numbers(layer.units, layer.inputs).double(), numbers(layer.inputs, layer.inputs, seed=1).double()
+    one = (layer.vectors(x) @ (a @ b).T * g).sum()
+    torch.testing.assert_close(one, (x.flatten() * layer.adjoint(g, a, b).flatten()).sum())
+    torch.testing.assert_close(layer.adjoint(g, a @ b), layer.adjoint(g, a, b))
+
+
+MAPS = [(15, 15), (7, 7), (5, 5), (30, 30), (14, 14), (12, 12), (13, 13), (8, 21), (3, 40)]
+
+
+@pytest.mark.parametrize("size", MAPS, ids=str)
+def test_spread_positions_cover_the_map(size):
+    """Different ones, from the middle on; in every third of the rows and of the columns their share, within 1 + k/8
+    of k (steps of a row's length, as of 16 positions of 15 × 15 by linspace, see two columns alone)."""
+    height, width = size
+    layer = ConvLayer(1, height, width, 1, kernel=1)
+    assert layer.spread(1) == [height // 2 * width + width // 2]
+    for count in (2, 4, 8, 9, 16, 31, height * width, 2 * height * width):
+        kept = layer.spread(count)
+        assert len(kept) == len(set(kept)) == min(count, layer.positions)
+        assert kept[: min(count, 2)] == layer.spread(2)[: min(count, 2)]
+        rows, columns = np.divmod(np.array(kept), width)
+        for places, length in ((rows, height), (columns, width)):
+            assert set(places) <= set(range(length))
+            expected, _ = np.histogram(np.arange(length), bins=3, range=(0, length))
+            seen, _ = np.histogram(places, bins=3, range=(0, length))
+            assert abs(seen - expected / length * len(kept)).max() <= 1 + count / 8
 
 
 def test_a_full_image_kernel_and_a_one_pixel_image_are_dense_layers():

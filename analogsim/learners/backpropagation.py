@@ -40,11 +40,10 @@ class BackPropagation:
         (error,) = torch.autograd.grad(loss, first.outputs, torch.ones_like(loss))
         errors = [error]
         for layer in range(len(self.weights) - 1, 0, -1):
-            error = error @ self.weights[layer]
-            if self.matrices is not None:
-                error = error @ self.matrices[layer]
+            through = [self.weights[layer]] if self.matrices is None else [self.weights[layer], self.matrices[layer]]
             below = first.pre_activations[layer - 1]
-            error = self.network.layers[layer].scatter(error).view_as(below) * self.network.derivative(below)
+            back = self.network.layers[layer].adjoint(error, *through)
+            error = back.view_as(below) * self.network.derivative(below)
             errors.insert(0, error)
         return errors, first.inputs
 

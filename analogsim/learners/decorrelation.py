@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class Decorrelated:
     matrices: Sequence[Tensor]  # R_{l-1} per layer, changed in place
     rate: float  # α; stable while α λ_max(C) < 2
     samples: int | None = None  # of the batch that C is averaged over; None: all, as in the paper
-    positions: int | None = None  # of each image, evenly spaced; None: all
+    positions: Sequence[Tensor | None] | None = None  # by layer, those of each image; None: all
     share: Share | None = None  # None: a batch is all here
     tf32: bool = False  # a GPU's products for R may be in TF32
     every: int = 1
@@ -48,21 +48,19 @@ class Decorrelated:
         if not self._due:
             return update
         with tf32_products(self.tf32):
-            for matrix, x in zip(self.matrices, inputs):
+            for matrix, x, kept in zip(self.matrices, inputs, self.positions or repeat(None)):
+                x = self._subset(x, kept)
                 if self.share is None:
-                    decorrelate(matrix, self._subset(x), self.rate)
+                    decorrelate(matrix, x, self.rate)
                 else:
-                    decorrelate_together(matrix, self._subset(x), self.rate, self.share, self.samples)
+                    decorrelate_together(matrix, x, self.rate, self.share, self.samples)
         layers = zip(update.layers, self.matrices)
         return WeightUpdate(tuple(replace(layer, decorrelation=matrix) for layer, matrix in layers))
 
-    def _subset(self, x: Tensor) -> Tensor:
-        if self.positions is not None and x.ndim == 3 and self.positions < x.shape[1]:
-            kept = torch.linspace(0, x.shape[1] - 1, self.positions, device=x.device).round().long()
-            x = x[:, kept]
-        if self.samples is None:
-            return x
-        return x[: self.samples if self.share is None else max(self.samples - self.share.first, 0)]
+    def _subset(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        if self.samples is not None:
+            x = x[: self.samples if self.share is None else max(self.samples - self.share.first, 0)]
+        return x if positions is None else x[:, positions]
 
     def opening(self) -> WeightUpdate:
         """The update that hands the chip its matrices before the first pass."""

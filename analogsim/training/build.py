@@ -173,12 +173,24 @@ def build_learner(
             matrices,
             experiment.decorrelation.rate,
             experiment.decorrelation.samples,
-            experiment.decorrelation.positions,
+            _positions(experiment.decorrelation.positions, network, device),
             team.share_of_rows,
             experiment.training.tf32,
             experiment.decorrelation.every,
         )
     )
+
+
+def _positions(count: int | None, network: Network, device: str) -> list[torch.Tensor | None] | None:
+    """Those that decorrelation looks at, of the layers that have more."""
+    if count is None:
+        return None
+    return [
+        torch.tensor(layer.spread(count), device=device)
+        if isinstance(layer, ConvLayer) and layer.positions > count
+        else None
+        for layer in network.layers
+    ]
 
 
 def check_capabilities(settings: LearnerSettings, chip: str, can: Capabilities, weights_known: bool = True) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analogsim import load_chip
 from analogsim.chip import chip as chip_module
+from analogsim.chip import crossbar as crossbar_module
 from analogsim.chip import passes as passes_module
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.crossbar import Crossbar
@@ -296,7 +297,8 @@ def test_a_convolution_in_parts_is_the_whole(data):
     for limits in ((2**40, 2**40), budget):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(passes_module, "STACKED_BYTES", limits[0])
-            patched.setattr(passes_module, "STREAMED_BYTES", limits[1])
+            for module in (crossbar_module, passes_module):
+                patched.setattr(module, "STREAMED_BYTES", limits[1])
             weights = network.initial_weights(Stream.from_seed(9))
             chip = SimulatedChip(CHIPS["read noise"], network, weights, Stream.from_seed(1), "numba")
             chip.update(change)

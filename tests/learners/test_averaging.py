@@ -2,6 +2,7 @@
 and a perturbation that vanished teaches nothing."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import pytest
 import torch
@@ -85,8 +86,8 @@ class PositionedLayer:
     def output_shape(self):
         return (self.positions, self.units)
 
-    def scatter(self, v):
-        return v  # patches that do not overlap
+    def adjoint(self, errors, *matrices):
+        return reduce(torch.matmul, matrices, errors)  # patches that do not overlap
 
 
 LAYERS = (PositionedLayer(4, 6, 5), PositionedLayer(7, 3, 2))

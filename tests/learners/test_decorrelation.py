@@ -142,20 +142,21 @@ def test_r_moves_in_every_third_step_and_stands_still_between():
     assert torch.equal(whole, resumed)
 
 
-@pytest.mark.parametrize("positions", [None, 1, 2, 4, 7, 9], ids=lambda p: f"{p} positions")
+@pytest.mark.parametrize("positions", [None, [3], [6, 0], [0, 2, 4, 6], [*range(7)]], ids=lambda p: f"positions {p}")
 @pytest.mark.parametrize("samples", [None, 1, 3, 6, 9], ids=lambda s: f"{s} samples")
 def test_a_subset_of_samples_and_positions(samples, positions):
-    """C of the first samples and of evenly spaced positions, corners included, alone; x* is told whole."""
+    """C of the first samples and of some positions of the layers that have them, alone; x* is told whole."""
     batch, places, d = 6, 7, 5
     image, flat = normal(batch, places, d), normal(batch, d, seed=12)
-    steps = {None: range(7), 1: [0], 2: [0, 6], 4: [0, 2, 4, 6], 7: range(7), 9: range(7)}[positions]
+    steps = range(7) if positions is None else positions
     rows = range(batch if samples is None else min(samples, batch))
     of_image = torch.stack([image[row, place] for row in rows for place in steps])
     before = [torch.eye(d) + normal(d, d, seed=20 + layer) * 0.3 for layer in range(2)]
     expected = [by_hand(before[0], of_image, 0.1), by_hand(before[1], flat[: len(rows)], 0.1)]
     matrices = [matrix.clone() for matrix in before]
     first = Activities((image, flat), (), torch.empty(batch, 0))
-    update = Decorrelated(Silent(), matrices, 0.1, samples, positions).tell(iter([first]), iter([torch.zeros(batch)]))
+    kept = None if positions is None else [torch.tensor(positions), None]
+    update = Decorrelated(Silent(), matrices, 0.1, samples, kept).tell(iter([first]), iter([torch.zeros(batch)]))
     for layer, matrix, exact, whole in zip(update.layers, matrices, expected, before):
         assert layer.decorrelation is matrix
         torch.testing.assert_close(matrix.double(), exact, rtol=1e-5, atol=1e-6)
