@@ -39,7 +39,7 @@ SIBLINGS = """atomic: errors
     physics.flicker: physics.read_noise
     physics.drift: physics.flicker physics.read_noise
     physics.update: physics.pulsed_cells
-    backends.numba: backends.torch
+    backends.numba: backends.kernels backends.torch
     backends.triton: backends.torch
     chip.cells: chip.grid chip.leg
     chip.chip: chip.clock chip.crossbar chip.ledger chip.margins chip.passes

@@ -30,7 +30,7 @@ from analogsim.backends import get_backend, numba as file
 from analogsim.streams import Address, Stream
 {inspect.getsource(bits_of_the_kernels)}
 bits = bits_of_the_kernels(get_backend("numba"))
-stats = [kernel.stats for kernel in (file._normal_rows, file._output_rows)]
+stats = [kernel.stats for kernel in (file.normal_rows, file.output_rows)]
 hits, misses = [[sum(getattr(s, name).values()) for s in stats] for name in ("cache_hits", "cache_misses")]
 try:
     layer = numba.threading_layer()
