@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +78,17 @@ def train(
             if team is None or team.leads:
                 stack.enter_context(claimed(folder, resume is not None))
             plan = new or load_plan(folder / "config.yaml")
+        if (backend or "auto") in ("auto", "numba") and (device or "cpu") == "cpu":
+            threading.Thread(target=_compile_kernels).start()
         sys.exit(_train(plan, folder, backend or "auto", device or "cpu", resume is not None, log, team))
+
+
+def _compile_kernels() -> None:
+    """In a thread of its own while torch is imported, which takes about as long."""
+    with suppress(Exception):  # met again, and told, where the kernels are called
+        from analogsim.backends.kernels import compile_all
+
+        compile_all()
 
 
 @contextmanager

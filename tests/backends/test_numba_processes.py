@@ -58,23 +58,39 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
 
+AHEAD = f"""
+import hashlib, torch
+from analogsim.backends.kernels import compile_all, normal_rows, output_rows
+compile_all()
+held = [kernel.signatures for kernel in (normal_rows, output_rows)]
+assert [len(signatures) for signatures in held] == [1, 1], held
+from analogsim.backends import get_backend
+from analogsim.streams import Address, Stream
+{inspect.getsource(bits_of_the_kernels)}
+bits_of_the_kernels(get_backend("numba"))
+assert [kernel.signatures for kernel in (normal_rows, output_rows)] == held, "compiled for other types"
+"""
+
+
+def in_another_process(code, **variables):
+    """What it printed."""
+    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | variables
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_threads_help_and_a_forked_process_has_its_own():
-    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    in_another_process(FORKED)
 
 
 @pytest.fixture(scope="module")
 def other_process():
     """What the Numba backend gives in a process of its own, under the workqueue threading layer."""
     bits_of_the_kernels(get_backend("numba"))  # compiled and cached here at the latest
-    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", OTHER_PROCESS], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(in_another_process(OTHER_PROCESS, NUMBA_THREADING_LAYER="workqueue"))
 
 
 def test_the_threading_layer_changes_no_bit(other_process):
@@ -86,3 +102,7 @@ def test_the_threading_layer_changes_no_bit(other_process):
 def test_the_kernels_are_cached(other_process):
     """Another process loads both and compiles neither: nobody waits for Numba twice."""
     assert (other_process["cached"], other_process["compiled"]) == ([1, 1], [0, 0])
+
+
+def test_what_is_compiled_ahead_is_what_a_training_calls():
+    in_another_process(AHEAD)
