@@ -6,6 +6,7 @@ standardised per channel as in the paper; other numbers are taken as they are.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analogsim.config.schema import DATA_SETS
+from analogsim.config.schema import DATA_SETS, PATHS
 from analogsim.errors import DataError
 
 # OpenML data set id, training rows (the rest is the test set), largest value.
@@ -85,10 +86,10 @@ def load_data(source: str) -> Dataset:
         return _digits()
     if source in OPENML:
         return _openml(source)
-    if source.startswith("npz:"):
-        return _npz(Path(source.removeprefix("npz:")))
-    if source.startswith("tiny_imagenet:"):
-        return _tiny_imagenet(Path(source.removeprefix("tiny_imagenet:")))
+    kind, colon, path = source.partition(":")
+    if colon and kind in PATHS:
+        found = Path(os.path.expanduser(path))  # a ~ of nobody stays as it is, and is not there
+        return _npz(found) if kind == "npz" else _tiny_imagenet(found)
     raise DataError(f"data: {source!r} is not a data set; allowed: {DATA_SETS}")
 
 
@@ -128,7 +129,7 @@ def _openml(name: str) -> Dataset:
 
 def _npz(path: Path) -> Dataset:
     try:
-        with np.load(path.expanduser(), allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
                 raise DataError(f"data: {path} holds {', '.join(archive)}, but not {', '.join(missing)}")

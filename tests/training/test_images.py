@@ -17,21 +17,22 @@ def folder(tmp_path):
     """Three classes of four training and two test images each, 8 × 8; class k has channel k bright."""
     rng = np.random.default_rng(0)
     lines = []
-    (tmp_path / "val" / "images").mkdir(parents=True)
+    root = tmp_path / "tin"
+    (root / "val" / "images").mkdir(parents=True)
     for label, wnid in enumerate(WNIDS):
-        images = tmp_path / "train" / wnid / "images"
+        images = root / "train" / wnid / "images"
         images.mkdir(parents=True)
-        (tmp_path / "train" / wnid / f"{wnid}_boxes.txt").write_text("ignored\n")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("ignored\n")
         for number in range(6):
             pixels = rng.integers(0, 60, (8, 8, 3)).astype(np.uint8)
             pixels[..., label] += 150
             test = number >= 4
-            path = tmp_path / "val/images" / f"val_{label}{number}.JPEG" if test else images / f"{wnid}_{number}.JPEG"
+            path = root / "val/images" / f"val_{label}{number}.JPEG" if test else images / f"{wnid}_{number}.JPEG"
             Image.fromarray(pixels).save(path, quality=95)
             if test:
                 lines.append(f"{path.name}\t{wnid}\t0\t0\t62\t62\n")
-    (tmp_path / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
-    return tmp_path
+    (root / "val" / "val_annotations.txt").write_text("".join(reversed(lines)))
+    return root
 
 
 def test_images_and_their_classes_are_read(folder):
@@ -74,6 +75,23 @@ def test_the_cache_is_read_and_made_anew_when_a_file_changes(folder, monkeypatch
     torn = (folder / CACHE).read_bytes()[:1000]
     (folder / CACHE).write_bytes(torn)
     assert len(load_folder(folder)["x_train"]) == 11
+
+
+def test_a_run_on_a_folder_given_from_here_goes_on_elsewhere(folder, call, tmp_path, monkeypatch):
+    options = ["--set", "data=tiny_imagenet:tin", "--set", "network.hidden=[4]", "--out", "run"]
+    assert call("train", "small.yaml", *options)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("train", "--resume", tmp_path / "run")[::2] == (0, "")
+    assert call("evaluate", tmp_path / "run", "--chip", "ideal", "--repeats", "1")[::2] == (0, "")
+    assert f"data: tiny_imagenet:{folder}\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_folder_in_the_home_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(load_data("tiny_imagenet:~/tin").x_train) == 12
+    with pytest.raises(DataError, match="~nobody-here/tin is not a Tiny ImageNet folder"):
+        load_data("tiny_imagenet:~nobody-here/tin")
 
 
 def refused(folder):
