@@ -251,6 +251,23 @@ def test_fetched_images_are_split_as_published_and_scaled(monkeypatch):
     assert data.batch("test", slice(0, 1))[0][:, :2].tolist() == [[0.0, 1.0]]
 
 
+def test_fetched_colours_come_last_and_images_stay_upright(monkeypatch):
+    """A pixel says its (channel, row, column), in which order OpenML has them; test images are dimmed."""
+    channel, row, column = np.indices((3, 32, 32))
+    pixels = ((1024 * channel + 32 * row + column) % 251).astype(np.uint8)
+    images = np.repeat([pixels.ravel(), pixels.ravel() // 2], [50_000, 10_000], axis=0)
+    labels = np.array([str(row % 10) for row in range(60_000)], dtype=object)
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda data_id, **_: Bunch(images, labels))
+    data = load_data("cifar10")
+    assert (len(data.x_train), len(data.x_test), data.outputs, data.image_shape) == (50_000, 10_000, 10, (32, 32, 3))
+    for r, c, ch in ((0, 0, 2), (0, 7, 0), (7, 0, 0), (31, 5, 1)):
+        assert data.x_train[0, r, c, ch] == (1024 * ch + 32 * r + c) % 251
+    upright = torch.from_numpy(np.stack(list(pixels), axis=-1))
+    for x, expected in ((data.x_train, upright), (data.x_test, upright // 2)):
+        assert torch.equal(x[0], expected)
+        assert torch.equal(x[-1], expected)
+
+
 def test_fetched_reals_stay_real(monkeypatch):
     rows = OPENML["sarcos"][1] + 5
     monkeypatch.setattr(
