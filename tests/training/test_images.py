@@ -1,5 +1,7 @@
 """Tiny ImageNet's usual folder, in miniature: what is read, what is cached, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -121,8 +123,26 @@ def test_folders_of_another_form_are_refused(folder, tmp_path):
     annotations = folder / "val" / "val_annotations.txt"
     text = annotations.read_text()
     annotations.write_text("val_99.JPEG\tn01443537\t0\n" + text)
-    assert "val_99.JPEG is missing" in refused(folder)
+    assert "val_99.JPEG cannot be read: No such file or directory" in refused(folder)
     annotations.write_text("val_04.JPEG\tn0000\t0\n" + text)
     assert f"{annotations}:1: 'n0000' is not a class" in refused(folder)
     annotations.unlink()
     assert "val/val_annotations.txt" in refused(folder)
+
+
+def test_a_link_that_leads_nowhere_is_named(folder):
+    dangling = folder / "train" / WNIDS[0] / "images" / "zz.JPEG"
+    dangling.symlink_to(folder / "nowhere.JPEG")
+    assert refused(folder) == f"data: {dangling} cannot be read: No such file or directory"
+
+
+def test_annotations_that_are_not_utf8_are_named(folder):
+    annotations = folder / "val" / "val_annotations.txt"
+    annotations.write_bytes(b"val_\xe9.JPEG\tn01443537\n")
+    assert refused(folder).startswith(f"data: {annotations} cannot be read: 'utf-8' codec can't decode byte 0xe9")
+
+
+@pytest.mark.parametrize("name", ["val\0.JPEG", str(Path(__file__).absolute())])
+def test_an_annotation_of_no_image_here_is_named(folder, name):
+    (folder / "val" / "val_annotations.txt").write_text(f"{name}\tn01443537\n")
+    assert f"{name} cannot be read: " in refused(folder)
