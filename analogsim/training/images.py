@@ -5,7 +5,8 @@
     FOLDER/val/val_annotations.txt           their classes: file name, tab, wnid, ...
 
 Classes are numbered in the order of their wnids. Grey images become three equal channels. The
-cache, FOLDER/analogsim.npz, is made anew when a file is added, removed or changes size.
+cache, FOLDER/analogsim.npz, is made anew when an image is added or removed, or its class, size or
+modification time changes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def load_folder(folder: Path) -> dict[str, np.ndarray]:
     digest = hashlib.sha256()
     for path, label in (*train, *test):
         with _reading(path):
-            digest.update(f"{path.relative_to(folder)} {label} {path.stat().st_size}\n".encode())
+            found = path.stat()
+            digest.update(f"{path.relative_to(folder)} {label} {found.st_size} {found.st_mtime_ns}\n".encode())
     cached = _read_cache(folder / CACHE, digest.hexdigest())
     if cached is not None:
         return cached

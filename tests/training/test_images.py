@@ -1,5 +1,6 @@
 """Tiny ImageNet's usual folder, in miniature: what is read, what is cached, and what is refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_the_cache_is_read_and_made_anew_when_a_file_changes(folder, monkeypatch
     torn = (folder / CACHE).read_bytes()[:1000]
     (folder / CACHE).write_bytes(torn)
     assert len(load_folder(folder)["x_train"]) == 11
+
+
+def test_an_image_that_changes_at_the_same_size_is_decoded_anew(folder):
+    load_folder(folder)
+    path = folder / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_0.JPEG"
+    before = path.stat()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(path, quality=95)
+    path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))  # a decoder reads no further than the end mark
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert path.stat().st_size == before.st_size
+    assert (load_folder(folder)["x_train"][0] == 9).all()
 
 
 def test_a_run_on_a_folder_given_from_here_goes_on_elsewhere(folder, call, tmp_path, monkeypatch):
