@@ -56,7 +56,7 @@ def load_folder(folder: Path) -> dict[str, np.ndarray]:
 def _listing(folder: Path) -> tuple[Labelled, Labelled]:
     annotations = folder / "val" / "val_annotations.txt"
     with _reading(folder):
-        wnids = sorted(path.name for path in (folder / "train").glob("*") if (path / "images").is_dir())
+        wnids = sorted(path.name for path in (folder / "train").glob("[!.]*") if (path / "images").is_dir())
         complete = len(wnids) > 1 and annotations.is_file()
     if not complete:
         raise DataError(
@@ -69,19 +69,26 @@ def _listing(folder: Path) -> tuple[Labelled, Labelled]:
     with _reading(annotations):
         lines = annotations.read_text(encoding="utf-8").splitlines()
     for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
         name, _, rest = text.partition("\t")
         wnid = rest.partition("\t")[0].strip()
         if wnid not in number:
             raise DataError(f"{annotations}:{line}: {wnid!r} is not a class; train/ has {wnids[0]} to {wnids[-1]}")
         test.append((folder / "val" / "images" / name, number[wnid]))
-    if not train or not test:
-        raise DataError(f"data: {folder}: no images in it")
+    if not test:
+        raise DataError(f"data: {annotations} names no images")
     return train, test
 
 
 def _images(folder: Path) -> list[Path]:
+    """A class's, without hidden files: what macOS puts beside an image, ._x.JPEG, is none."""
     with _reading(folder):
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    images = sorted(path for path in shown if path.suffix.lower() in SUFFIXES)
+    if not images:
+        raise DataError(f"data: {folder} holds no images; a class needs one at least: {', '.join(sorted(SUFFIXES))}")
+    return images
 
 
 @contextmanager

@@ -80,6 +80,17 @@ def test_the_cache_is_read_and_made_anew_when_a_file_changes(folder, monkeypatch
     assert len(load_folder(folder)["x_train"]) == 11
 
 
+def test_hidden_files_and_blank_lines_are_passed_over(folder):
+    before = load_folder(folder)
+    (folder / "train" / WNIDS[0] / "images" / f"._{WNIDS[0]}_0.JPEG").write_bytes(b"what macOS puts beside a file")
+    (folder / "train" / ".hidden" / "images").mkdir(parents=True)
+    annotations = folder / "val" / "val_annotations.txt"
+    first, *rest = annotations.read_text().splitlines()
+    annotations.write_text("\n".join(["", first, " \t", *rest, "", ""]))
+    for name, array in load_folder(folder).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_an_image_that_changes_at_the_same_size_is_decoded_anew(folder):
     load_folder(folder)
     path = folder / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_0.JPEG"
@@ -140,6 +151,21 @@ def test_folders_of_another_form_are_refused(folder, tmp_path):
     assert f"{annotations}:1: 'n0000' is not a class" in refused(folder)
     annotations.unlink()
     assert "val/val_annotations.txt" in refused(folder)
+
+
+@pytest.mark.parametrize("left", ["._x.JPEG", "x.txt"])
+def test_a_class_without_training_images_is_named(folder, left):
+    images = folder / "train" / WNIDS[1] / "images"
+    for path in images.iterdir():
+        path.unlink()
+    (images / left).write_bytes(b"")
+    assert refused(folder) == f"data: {images} holds no images; a class needs one at least: .jpeg, .jpg, .png"
+
+
+def test_annotations_of_nothing_are_named(folder):
+    annotations = folder / "val" / "val_annotations.txt"
+    annotations.write_text("\n")
+    assert refused(folder) == f"data: {annotations} names no images"
 
 
 def test_a_link_that_leads_nowhere_is_named(folder):
