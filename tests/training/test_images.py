@@ -1,6 +1,8 @@
 """Tiny ImageNet's usual folder, in miniature: what is read, what is cached, and what is refused."""
 
+import itertools
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from analogsim.errors import DataError
+from analogsim.training import images
 from analogsim.training.data import load_data
 from analogsim.training.images import CACHE, load_folder
 
@@ -89,6 +92,20 @@ def test_hidden_files_and_blank_lines_are_passed_over(folder):
     annotations.write_text("\n".join(["", first, " \t", *rest, "", ""]))
     for name, array in load_folder(folder).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_several_images_are_decoded_at_once(folder, monkeypatch):
+    """Four decodes wait for each other, after the first image, which is looked at alone for its size."""
+    paths = sorted((folder / "train" / WNIDS[0] / "images").iterdir())
+    plain, meeting, calls = images._image, threading.Barrier(len(paths), timeout=10), itertools.count()
+
+    def decode(path):
+        if next(calls):
+            meeting.wait()
+        return plain(path)
+
+    monkeypatch.setattr(images, "_image", decode)
+    assert len(images._decode(paths)) == next(calls) - 1 == 4
 
 
 def test_an_image_that_changes_at_the_same_size_is_decoded_anew(folder):
