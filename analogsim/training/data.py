@@ -63,6 +63,20 @@ class Dataset:
             shape = (*shape, 1)
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
+    @property
+    def channels_first(self) -> str | None:
+        """What to say of images whose shape looks like (channels, height, width), None where it does not.
+
+        No error: three rows of 32 sensors by 32 bands have that shape by right.
+        """
+        height, width, channels = self.image_shape or (0, 0, 0)
+        if height not in (1, 3) or width != channels or width == height:
+            return None
+        return (
+            f"{self.name} is taken as images of {height} × {width} with {channels} channels; if it holds {height} "
+            f"channel{'s' * (height > 1)} of {width} × {channels}, give x as (rows, height, width, channels)"
+        )
+
     def batch(self, split: Literal["train", "test"], rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """(x float32 (batch, inputs), y) of the given rows."""
         x, y = (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)

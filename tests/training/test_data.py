@@ -127,6 +127,19 @@ def test_arrays_in_fortran_order_keep_their_rows(npz):
     assert torch.equal(load_data(npz(x_train=x)).batch("train", slice(1, 2))[0], torch.tensor([[3.0, 4, 5]]))
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8)])
+def test_a_shape_with_channels_first_is_doubted(npz, shape):
+    doubt = load_data(npz(x_train=np.ones((4, *shape)), x_test=np.ones((2, *shape)))).channels_first
+    channels, height, width = shape
+    assert f"is taken as images of {channels} × {height} with {width} channels; if it holds {channels} channel" in doubt
+    assert doubt.endswith("give x as (rows, height, width, channels)")
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8), (3, 8), (3, 3, 3), (1, 1, 1), (3, 8, 9), (2, 8, 8), (12,)])
+def test_other_shapes_are_not_doubted(npz, shape):
+    assert load_data(npz(x_train=np.ones((4, *shape)), x_test=np.ones((2, *shape)))).channels_first is None
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_a_missing_array_is_named_with_those_there(npz, name):
     text = refused(npz(**{name: None}))
