@@ -17,6 +17,7 @@ from analogsim.config.base import Allowed, Count, Fraction, NonNegative, Positiv
 from analogsim.config.chip import ChipDescription
 
 DATA_SETS = "digits, mnist, fashion_mnist, cifar10, sarcos, npz:FILE or tiny_imagenet:FOLDER"
+PATHS = ("npz", "tiny_imagenet")  # data sets that lie where the user says
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 
 
@@ -197,7 +198,7 @@ class Experiment(Section):
         return found
 
     def anchored(self) -> Experiment:
-        """The same with `npz:FILE` given from the root, so that it is found from elsewhere."""
+        """The same with a file or folder of data given from the root, so that it is found from elsewhere."""
         return self.model_copy(update={"data": anchored_data(self.data)})
 
     def resolved(self) -> Experiment:
@@ -213,8 +214,8 @@ class Experiment(Section):
 
 
 def anchored_data(data: str) -> str:
-    """`npz:FILE` with the file given from the root; any other data set as it is."""
-    kind, colon, file = data.partition(":")
-    if kind != "npz" or file.startswith("~"):
+    """`npz:FILE` or `tiny_imagenet:FOLDER` with the path given from the root; any other data set as it is."""
+    kind, colon, path = data.partition(":")
+    if kind not in PATHS or not colon or path.startswith("~"):
         return data
-    return kind + colon + str(Path(file).absolute())
+    return kind + colon + str(Path(path).absolute())

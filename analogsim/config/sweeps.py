@@ -295,4 +295,4 @@ def _anchored(value: Any) -> Any:
         return {key: _anchored(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_anchored(item) for item in value]
-    return anchored_data(value) if isinstance(value, str) and value.startswith("npz:") else value
+    return anchored_data(value) if isinstance(value, str) else value

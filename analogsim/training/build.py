@@ -52,13 +52,18 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
 
 def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: Dataset) -> ConvLayer:
     if image is None:
-        reason = f"{data.name} has none" if data.image_shape is None else "a dense layer comes before it"
+        reason = "a dense layer comes before it"
+        if data.image_shape is None:
+            reason = f"{data.name} has none; for images, give x as (rows, height, width[, channels])"
         raise DataError(f"{where}: needs images below it, and {reason}")
     height, width, channels = image
     layer = ConvLayer(channels, height, width, settings.channels, settings.kernel, settings.stride, settings.padding)
     if min(layer.output_size) < 1:
-        size = f"{height} × {width}"
-        raise DataError(f"{where}: kernel {settings.kernel} does not fit into {size} with padding {settings.padding}")
+        size, doubt = f"{height} × {width}", data.channels_first
+        raise DataError(
+            f"{where}: kernel {settings.kernel} does not fit into {size} with padding {settings.padding}"
+            + (f"; {doubt}" if doubt else "")
+        )
     return layer
 
 

@@ -6,6 +6,7 @@ standardised per channel as in the paper; other numbers are taken as they are.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analogsim.config.schema import DATA_SETS
+from analogsim.config.schema import DATA_SETS, PATHS
 from analogsim.errors import DataError
 
 # OpenML data set id, training rows (the rest is the test set), largest value.
@@ -62,6 +63,20 @@ class Dataset:
             shape = (*shape, 1)
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
+    @property
+    def channels_first(self) -> str | None:
+        """What to say of images whose shape looks like (channels, height, width), None where it does not.
+
+        No error: three rows of 32 sensors by 32 bands have that shape by right.
+        """
+        height, width, channels = self.image_shape or (0, 0, 0)
+        if height not in (1, 3) or width != channels or width == height:
+            return None
+        return (
+            f"{self.name} is taken as images of {height} × {width} with {channels} channels; if it holds {height} "
+            f"channel{'s' * (height > 1)} of {width} × {channels}, give x as (rows, height, width, channels)"
+        )
+
     def batch(self, split: Literal["train", "test"], rows: Tensor | slice) -> tuple[Tensor, Tensor]:
         """(x float32 (batch, inputs), y) of the given rows."""
         x, y = (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
@@ -85,10 +100,10 @@ def load_data(source: str) -> Dataset:
         return _digits()
     if source in OPENML:
         return _openml(source)
-    if source.startswith("npz:"):
-        return _npz(Path(source.removeprefix("npz:")))
-    if source.startswith("tiny_imagenet:"):
-        return _tiny_imagenet(Path(source.removeprefix("tiny_imagenet:")))
+    kind, colon, path = source.partition(":")
+    if colon and kind in PATHS:
+        found = Path(os.path.expanduser(path))  # a ~ of nobody stays as it is, and is not there
+        return _npz(found) if kind == "npz" else _tiny_imagenet(found)
     raise DataError(f"data: {source!r} is not a data set; allowed: {DATA_SETS}")
 
 
@@ -128,7 +143,7 @@ def _openml(name: str) -> Dataset:
 
 def _npz(path: Path) -> Dataset:
     try:
-        with np.load(path.expanduser(), allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if missing:
                 raise DataError(f"data: {path} holds {', '.join(archive)}, but not {', '.join(missing)}")

@@ -143,7 +143,7 @@ def diagnose(
         memory_bytes=memory_bytes(experiment, trainer),
         seconds=_seconds(experiment, data, seed, backend, device) if timed else None,
     )
-    return replace(found, advice=tuple(_advice(experiment, found)))
+    return replace(found, advice=tuple(_advice(experiment, data, found)))
 
 
 def diagnose_plan(variants: Mapping[str, Experiment], data: Mapping[str, Dataset]) -> dict[str, Diagnosis]:
@@ -318,9 +318,11 @@ def _seconds(experiment: Experiment, data: Dataset, seed: int, backend: str, dev
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def _advice(experiment: Experiment, found: Diagnosis) -> list[str]:
+def _advice(experiment: Experiment, data: Dataset, found: Diagnosis) -> list[str]:
     chip, learner = experiment.chip, experiment.learner
     lines = [f"{key} has no effect here; it is for {user}" for key, user in experiment.idle().items()]
+    if data.channels_first and any(layer.conv for layer in experiment.network.layers):
+        lines.append(data.channels_first)
     own = learner.perturbation != "intrinsic"
     what = "the perturbation, the chip's noise included," if own else "the chip's noise"
     remedy = " or ".join(["learner.perturbation"] * own + ["adc.bits"] * (chip.adc is not None))

@@ -5,15 +5,16 @@
     FOLDER/val/val_annotations.txt           their classes: file name, tab, wnid, ...
 
 Classes are numbered in the order of their wnids. Grey images become three equal channels. The
-cache, FOLDER/analogsim.npz, is made anew when a file is added, removed or changes size.
+cache, FOLDER/analogsim.npz, is made anew when an image is added or removed, or its class, size or
+modification time changes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ def load_folder(folder: Path) -> dict[str, np.ndarray]:
     train, test = _listing(folder)
     digest = hashlib.sha256()
     for path, label in (*train, *test):
-        digest.update(f"{path.relative_to(folder)} {label} {path.stat().st_size}\n".encode())
+        with _reading(path):
+            found = path.stat()
+            digest.update(f"{path.relative_to(folder)} {label} {found.st_size} {found.st_mtime_ns}\n".encode())
     cached = _read_cache(folder / CACHE, digest.hexdigest())
     if cached is not None:
         return cached
@@ -52,8 +55,10 @@ def load_folder(folder: Path) -> dict[str, np.ndarray]:
 
 def _listing(folder: Path) -> tuple[Labelled, Labelled]:
     annotations = folder / "val" / "val_annotations.txt"
-    wnids = sorted(path.name for path in (folder / "train").glob("*") if (path / "images").is_dir())
-    if len(wnids) < 2 or not annotations.is_file():
+    with _reading(folder):
+        wnids = sorted(path.name for path in (folder / "train").glob("[!.]*") if (path / "images").is_dir())
+        complete = len(wnids) > 1 and annotations.is_file()
+    if not complete:
         raise DataError(
             f"data: {folder} is not a Tiny ImageNet folder; it needs train/<wnid>/images/ for two classes or more "
             "and val/val_annotations.txt"
@@ -61,20 +66,40 @@ def _listing(folder: Path) -> tuple[Labelled, Labelled]:
     number = {wnid: index for index, wnid in enumerate(wnids)}
     train = [(path, number[wnid]) for wnid in wnids for path in _images(folder / "train" / wnid / "images")]
     test = []
-    for line, text in enumerate(annotations.read_text().splitlines(), start=1):
+    with _reading(annotations):
+        lines = annotations.read_text(encoding="utf-8").splitlines()
+    for line, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
         name, _, rest = text.partition("\t")
         wnid = rest.partition("\t")[0].strip()
         if wnid not in number:
             raise DataError(f"{annotations}:{line}: {wnid!r} is not a class; train/ has {wnids[0]} to {wnids[-1]}")
         test.append((folder / "val" / "images" / name, number[wnid]))
-    missing = [path for path, _ in test if not path.is_file()]
-    if missing or not train or not test:
-        raise DataError(f"data: {folder}: " + (f"{missing[0]} is missing" if missing else "no images in it"))
+    if not test:
+        raise DataError(f"data: {annotations} names no images")
     return train, test
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    """A class's, without hidden files: what macOS puts beside an image, ._x.JPEG, is none."""
+    with _reading(folder):
+        shown = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    images = sorted(path for path in shown if path.suffix.lower() in SUFFIXES)
+    if not images:
+        raise DataError(f"data: {folder} holds no images; a class needs one at least: {', '.join(sorted(SUFFIXES))}")
+    return images
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the path that cannot be read, and says why, in place of a traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"data: {error.filename or path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not in UTF-8, a zero byte in a name, an image outside the folder
+        raise DataError(f"data: {path} cannot be read: {error}") from None
 
 
 def _read_cache(path: Path, digest: str) -> dict[str, np.ndarray] | None:

@@ -8,7 +8,7 @@ import pytest
 
 from analogsim.config.axes import spaced
 from analogsim.config.loader import Override, bundled, load_chip, load_plan, parse_set
-from analogsim.config.schema import ChipDescription, Experiment
+from analogsim.config.schema import PATHS, ChipDescription, Experiment
 from analogsim.config.sweeps import identity, load_sweep
 from analogsim.errors import ConfigError
 
@@ -253,6 +253,15 @@ def test_what_is_written_out_reads_back_to_the_same_trials(sweep, folder, monkey
     again = load_sweep("sweep.yaml")
     assert again.trials == found.trials
     assert (again.columns, again.text) == (found.columns, found.text)
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_data_of_the_users_own_are_found_from_elsewhere(sweep, folder, kind):
+    found = sweep(f"data: {kind}:mine\nchip: ideal\naxes: {{learner.rule: [danp, dbp]}}")
+    assert {trial.experiment.data for trial in found.trials} == {f"{kind}:{folder / 'mine'}"}
+    assert f"data: {kind}:{folder / 'mine'}\n" in found.text
+    at_home = sweep(f"data: {kind}:~/mine\nchip: ideal\naxes: {{learner.rule: [danp, dbp]}}")
+    assert {trial.experiment.data for trial in at_home.trials} == {f"{kind}:~/mine"}
 
 
 @pytest.mark.parametrize("path", sorted(bundled("examples").glob("*sweep*.yaml")), ids=lambda path: path.stem)

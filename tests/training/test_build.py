@@ -191,8 +191,24 @@ DENSE = LayerSettings(dense=4)
             (4, 5, 1),
             "network.layers.2.conv: needs images below it, and a dense layer comes before it",
         ),
-        ((CONV,), None, "network.layers.0.conv: needs images below it, and tiny has none"),
-        ((DENSE, CONV), None, "network.layers.1.conv: needs images below it, and tiny has none"),
+        (
+            (CONV,),
+            None,
+            "network.layers.0.conv: needs images below it, and tiny has none; for images, give x as (rows, height, "
+            "width[, channels])",
+        ),
+        (
+            (DENSE, CONV),
+            None,
+            "network.layers.1.conv: needs images below it, and tiny has none; for images, give x as (rows, height, "
+            "width[, channels])",
+        ),
+        (
+            (CONV,),
+            (1, 8, 8),
+            "network.layers.0.conv: kernel 3 does not fit into 1 × 8 with padding 0; tiny is taken as images of 1 × 8 "
+            "with 8 channels; if it holds 1 channel of 8 × 8, give x as (rows, height, width, channels)",
+        ),
     ],
 )
 def test_a_convolution_that_does_not_fit_is_named_with_the_reason(data, layers, image, words):

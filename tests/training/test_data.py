@@ -127,6 +127,19 @@ def test_arrays_in_fortran_order_keep_their_rows(npz):
     assert torch.equal(load_data(npz(x_train=x)).batch("train", slice(1, 2))[0], torch.tensor([[3.0, 4, 5]]))
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8)])
+def test_a_shape_with_channels_first_is_doubted(npz, shape):
+    doubt = load_data(npz(x_train=np.ones((4, *shape)), x_test=np.ones((2, *shape)))).channels_first
+    channels, height, width = shape
+    assert f"is taken as images of {channels} × {height} with {width} channels; if it holds {channels} channel" in doubt
+    assert doubt.endswith("give x as (rows, height, width, channels)")
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (8, 8), (3, 8), (3, 3, 3), (1, 1, 1), (3, 8, 9), (2, 8, 8), (12,)])
+def test_other_shapes_are_not_doubted(npz, shape):
+    assert load_data(npz(x_train=np.ones((4, *shape)), x_test=np.ones((2, *shape)))).channels_first is None
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_a_missing_array_is_named_with_those_there(npz, name):
     text = refused(npz(**{name: None}))
@@ -249,6 +262,23 @@ def test_fetched_images_are_split_as_published_and_scaled(monkeypatch):
     assert data.x_train.dtype == torch.uint8
     assert data.image_shape == (28, 28, 1)
     assert data.batch("test", slice(0, 1))[0][:, :2].tolist() == [[0.0, 1.0]]
+
+
+def test_fetched_colours_come_last_and_images_stay_upright(monkeypatch):
+    """A pixel says its (channel, row, column), in which order OpenML has them; test images are dimmed."""
+    channel, row, column = np.indices((3, 32, 32))
+    pixels = ((1024 * channel + 32 * row + column) % 251).astype(np.uint8)
+    images = np.repeat([pixels.ravel(), pixels.ravel() // 2], [50_000, 10_000], axis=0)
+    labels = np.array([str(row % 10) for row in range(60_000)], dtype=object)
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda data_id, **_: Bunch(images, labels))
+    data = load_data("cifar10")
+    assert (len(data.x_train), len(data.x_test), data.outputs, data.image_shape) == (50_000, 10_000, 10, (32, 32, 3))
+    for r, c, ch in ((0, 0, 2), (0, 7, 0), (7, 0, 0), (31, 5, 1)):
+        assert data.x_train[0, r, c, ch] == (1024 * ch + 32 * r + c) % 251
+    upright = torch.from_numpy(np.stack(list(pixels), axis=-1))
+    for x, expected in ((data.x_train, upright), (data.x_test, upright // 2)):
+        assert torch.equal(x[0], expected)
+        assert torch.equal(x[-1], expected)
 
 
 def test_fetched_reals_stay_real(monkeypatch):

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analogsim.config.schema import Experiment
@@ -47,6 +48,19 @@ def test_the_command_and_training_say_the_same(call):
     ]
     code, _, said = call("train", *options, "--out", "run")
     assert (code, said.splitlines()) == (0, lines)
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels_first", "said"),
+    [("conv: {channels: 2, kernel: 3}", True, 1), ("conv: {channels: 2, kernel: 3}", False, 0), ("dense: 4", True, 0)],
+)
+def test_channels_that_seem_to_come_first_are_advised_of(call, layer, channels_first, said):
+    x, y = np.ones((20, 3, 8, 8) if channels_first else (20, 8, 8, 3), np.uint8), np.arange(20) % 2
+    np.savez("mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    options = ["--set", "data=npz:mine.npz", "--set", "network.hidden=[]", "--set", f"network.layers=[{{{layer}}}]"]
+    code, _, printed = call("train", "small.yaml", *options, "--out", "run")
+    line = "if it holds 3 channels of 8 × 8, give x as (rows, height, width, channels)\n"
+    assert (code, printed.count(line)) == (0, said)
 
 
 def test_the_command_refuses_what_training_refuses(call):
