@@ -38,6 +38,7 @@ from analogsim.streams import Address, Stream
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 STREAMED_BYTES = 8 * 2**20  # vectors that are driven, or made, at a time
+SUMMED_BYTES = 256 * 2**20  # conversions held until they are summed: fewer at a time cost more than they save
 
 
 class Crossbar:
@@ -83,6 +84,7 @@ class Crossbar:
         self._slices = conversions(chip.dac) if per_slice else 1  # ADC conversions a column and read
         self._shares = weight.new_tensor(self.cells.planes)
         self._whole = len(grid.rows) == planes == self._slices == 1
+        self._conversions = len(weight) * len(grid.rows) * planes * self._slices  # of a read
         telegraph = chip.node_noise.telegraph
         self._source = None
         if telegraph is not None:
@@ -201,9 +203,11 @@ class Crossbar:
         """A read an address. x: (batch, positions, in), the same for all; or, stacked, one batch after another.
 
         window: x are images (batch, height, width, channels), and the vectors what this layer sees of them; for a
-        crossbar that `reads_images`. What the DACs make of x (codes, squares) takes STREAMED_BYTES at a time.
+        crossbar that `reads_images`. What the DACs make of x (codes, squares) takes STREAMED_BYTES at a time, and what
+        is converted, where outputs are sums of conversions, SUMMED_BYTES.
         """
-        at_once = max(STREAMED_BYTES // max(4 * math.prod(x.shape[1:]), 1), 1)
+        summed = self._conversions * (window.positions if window else x.shape[1])
+        at_once = max(min(STREAMED_BYTES // max(4 * math.prod(x.shape[1:]), 1), SUMMED_BYTES // max(4 * summed, 1)), 1)
         if len(addresses) > 1 and not self._together(addresses, len(x) <= at_once, stacked):
             rows = len(x) // len(addresses) if stacked else len(x)
             own = x.split(rows) if stacked else [x] * len(addresses)
@@ -348,9 +352,9 @@ class Crossbar:
 
     def _count(self, vectors: int) -> None:
         chip, grid = self.description, self.cells.grid
-        slices, planes = conversions(chip.dac), len(self.cells.planes)
+        slices = conversions(chip.dac)
         driven = self.weight.shape[1] * len(grid.columns) * slices
-        converted = self.weight.shape[0] * len(grid.rows) * planes * self._slices if chip.adc else 0
+        converted = self._conversions if chip.adc else 0
         self.ledger.reads += vectors
         self.ledger.conversions += vectors * (driven + converted)
         self.ledger.slots.reads += vectors
