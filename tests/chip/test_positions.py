@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim
-from analogsim.backends import get_backend
 from analogsim.backends.numba import NumbaBackend
 from analogsim.chip.cell_by_cell import cell_by_cell_read
 from analogsim.chip.chip import SimulatedChip
@@ -189,27 +186,3 @@ def test_a_convolution_that_is_a_dense_layer_reads_as_one(kind, name, backend):
         read.append([a.pre_activations[0].view(9, 4) for a in chip.passes(images, [Probe(), Probe(inputs=False)])])
     for one, other in zip(*read):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@given(
-    st.integers(1, 3), st.integers(1, 13), st.integers(1, 13), st.integers(1, 5), st.integers(1, 5),
-    st.integers(1, 4), st.integers(0, 3), st.integers(0, 4),
-)  # fmt: skip
-@settings(deadline=None, max_examples=60)
-def test_convolve_is_the_product_with_every_patch(backend, channels, height, width, units, kernel, stride, padding, n):
-    """And torch's own conv2d in float64, over random strides, paddings and prime sizes."""
-    layer = ConvLayer(channels, height, width, units, kernel, stride, padding)
-    if min(layer.output_size) < 1:
-        return
-    rng = torch.Generator().manual_seed(5)
-    x = torch.randn(n, height, width, channels, generator=rng)
-    matrix = torch.randn(units, layer.inputs, generator=rng)
-    kernels = get_backend(backend)
-    y = kernels.convolve(x, matrix, kernel, stride, padding)
-    assert y.shape == (n, layer.positions, units)
-    assert y.is_contiguous()
-    torch.testing.assert_close(y, kernels.product(layer.vectors(x), matrix), rtol=1e-5, atol=1e-4)
-    own = matrix.view(units, channels, kernel, kernel).double()
-    exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2).double(), own, stride=stride, padding=padding)
-    torch.testing.assert_close(y.double(), exact.flatten(2).mT, rtol=1e-5, atol=1e-4)
