@@ -1,8 +1,9 @@
 """The replay: all that a learner does follows from the activities and losses it is told.
 
-200 steps of every rule run on a real chip while everything told to the learner is recorded. Then
-a fresh interpreter, in which no file of analogsim/chip can be imported, asks and tells the same
-rule from the record: every probe, gradient and amount to subtract must come out bit for bit.
+200 steps of every rule (20 on a convolutional network) run on a real chip while everything told to the
+learner is recorded. Then a fresh interpreter, in which no file of analogsim/chip can be imported, asks
+and tells the same rule from the record: every probe, gradient and amount to subtract must come out bit
+for bit.
 """
 
 import hashlib
@@ -27,13 +28,12 @@ from analogsim.learners.decorrelation import Decorrelated
 from analogsim.learners.iterative_perturbation import IterativePerturbation
 from analogsim.learners.node_perturbation import NodePerturbation
 from analogsim.learners.perturbation import Drawn, Perturbation
-from analogsim.network import Network
+from analogsim.network import ConvLayer, DenseLayer, Network
 from analogsim.streams import Stream
 from analogsim.training.losses import cross_entropy
 from analogsim.training.optimizer import Optimizer
 
-STEPS, BATCH, RATE = 200, 8, 1e-2
-SIZES = 64, (10,), 10
+BATCH, RATE = 8, 1e-2
 OPTIMIZER = schema.OptimizerSettings(lr=1e-3)
 BLOCKED = ("analogsim.chip", "analogsim.training.build", "analogsim.training.loop", "analogsim.training.oracle")
 # Rule, chip, and what the learner's settings say besides.
@@ -52,6 +52,16 @@ CASES = {
     "danp-crossbar": ("danp", "crossbar-generic", {"baseline": "noisy", "perturbation": "intrinsic"}),
     "dinp": ("dinp", "ideal", {"baseline": "clean", "perturbation": 1e-3}),
 }
+# Steps, the network and what an experiment says of it.
+NETWORKS = {
+    "dense": (200, Network.dense(64, (10,), 10), {"hidden": (10,)}),
+    "conv": (
+        20,
+        Network((ConvLayer(1, 8, 8, 3, 3, 2), ConvLayer(3, 3, 3, 4, 2), DenseLayer(16, 10))),
+        {"layers": [{"conv": {"channels": 3, "kernel": 3, "stride": 2}}, {"conv": {"channels": 4, "kernel": 2}}]},
+    ),
+}
+RUNS = {f"{kind} {case}": (kind, case) for kind in NETWORKS for case in CASES}
 
 
 def digest(thing):
@@ -108,33 +118,36 @@ class Recorder:
         return changes
 
 
-def record(case, folder):
-    """200 steps on the real chip; returns what was done, and leaves in `folder` what was told."""
+def record(run, folder):
+    """All steps on the real chip; returns what was done, and leaves in `folder` what was told."""
     from analogsim.config.loader import load_chip
     from analogsim.training.build import build_trainer
     from analogsim.training.data import load_data
 
+    kind, case = RUNS[run]
     rule, chip, settings = CASES[case]
+    steps, _, network = NETWORKS[kind]
     experiment = schema.Experiment(
         data="digits",
         chip=load_chip(chip),
-        network=schema.Network(hidden=SIZES[1]),
+        network=schema.Network.model_validate(network),
         learner=schema.LearnerSettings(rule=rule, **settings),
         decorrelation=schema.DecorrelationSettings(rate=RATE),
         optimizer=OPTIMIZER,
         training=schema.TrainingSettings(batch=BATCH, epochs=2),
     ).resolved()
     data = load_data("digits")
-    data = replace(data, x_train=data.x_train[: STEPS // 2 * BATCH], y_train=data.y_train[: STEPS // 2 * BATCH])
+    rows = steps // 2 * BATCH
+    data = replace(data, x_train=data.x_train[:rows], y_train=data.y_train[:rows])
     trainer = build_trainer(experiment, data, seed=3)
     opening = {name: tensor.clone() for name, tensor in trainer.learner.state().items()}
     recorder = Recorder(trainer)
     trainer.run()
     own = getattr(getattr(recorder.learner, "rule", recorder.learner), "perturbation", None)
-    arrays = {f"told/{name}": torch.stack(steps).numpy() for name, steps in recorder.told.items()}
+    arrays = {f"told/{name}": torch.stack(tensors).numpy() for name, tensors in recorder.told.items()}
     arrays |= {f"opening/{name}": tensor.numpy() for name, tensor in opening.items()}
     arrays["stream"] = np.frombuffer(own.stream.digest if own else b"", np.uint8)  # of its own perturbations
-    np.savez(folder / f"{case}.npz", **arrays)
+    np.savez(folder / f"{run}.npz", **arrays)
     return recorder.done
 
 
@@ -158,9 +171,8 @@ class Recorded:
         self.step, self.turn = self.step + 1, 0
 
 
-def build(case, stream):
+def build(network, case, stream):
     rule, _, settings = CASES[case]
-    network = Network.dense(*SIZES)
     matrices = [torch.eye(layer.inputs) for layer in network.layers] if rule.startswith("d") else None
     weights = [torch.empty(layer.units, layer.inputs) for layer in network.layers] if rule.endswith("bp") else []
     own, noisy, samples = None, settings.get("baseline") == "noisy", settings.get("samples", 1)
@@ -180,14 +192,16 @@ def replay(path):
     """What the rule does when told the record; losses are computed anew from the outputs."""
     with np.load(path) as archive:
         saved = {name: archive[name] for name in archive}
-    learner, optimizer = build(path.stem.partition("+")[0], saved.pop("stream").tobytes())
+    kind, case = RUNS[path.stem.partition("+")[0]]
+    steps, network, _ = NETWORKS[kind]
+    learner, optimizer = build(network, case, saved.pop("stream").tobytes())
     told, opening = (
         {name.removeprefix(part): torch.from_numpy(a).clone() for name, a in saved.items() if name.startswith(part)}
         for part in ("told/", "opening/")
     )
     learner.load(opening)
     chip, done = Recorded(told), []
-    for step in range(STEPS):
+    for step in range(steps):
         activities, losses = [], []
         probes = learner.ask(step, BATCH)
         for index, probe in enumerate(probes):
@@ -222,30 +236,33 @@ def runs(tmp_path_factory):
     """What was done with the chip and what without, step by step; modules loaded without."""
     folder, threads = tmp_path_factory.mktemp("replay"), (torch.get_num_threads(), numba.get_num_threads())
     set_threads(1, 1)
-    with_chip = {case: record(case, folder) for case in CASES}
+    with_chip = {run: record(run, folder) for run in RUNS}
     set_threads(*threads)
-    with np.load(folder / "danp-noisy.npz") as archive:
-        arrays = dict(archive)
-    arrays["told/1/pre0"].view(np.int32)[100, 0, 0] ^= 1
-    np.savez(folder / "danp-noisy+flip.npz", **arrays)
+    for kind, (steps, *_) in NETWORKS.items():
+        with np.load(folder / f"{kind} danp-noisy.npz") as archive:
+            arrays = dict(archive)
+        arrays["told/1/pre0"].view(np.int32)[steps // 2].flat[0] ^= 1
+        np.savez(folder / f"{kind} danp-noisy+flip.npz", **arrays)
     result = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return {"with chip": with_chip} | json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_updates_follow_from_what_was_told_alone(runs, case):
-    with_chip, without = runs["with chip"][case], runs["without"][case]
-    assert len(with_chip) == len(set(map(tuple, with_chip))) == STEPS
+@pytest.mark.parametrize("run", RUNS)
+def test_updates_follow_from_what_was_told_alone(runs, run):
+    with_chip, without = runs["with chip"][run], runs["without"][run]
+    assert len(with_chip) == len(set(map(tuple, with_chip))) == NETWORKS[RUNS[run][0]][0]
     assert without == with_chip
     assert runs["loaded"] == []  # of the chip's side, in the replay
 
 
-def test_one_flipped_bit_would_show(runs):
-    """The lowest bit of one pre-activation, at step 100."""
-    with_chip, without = runs["with chip"]["danp-noisy"], runs["without"]["danp-noisy+flip"]
-    assert without[:100] == with_chip[:100]
-    assert without[100] != with_chip[100]
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_one_flipped_bit_would_show(runs, kind):
+    """The lowest bit of one pre-activation, half-way."""
+    with_chip, without = runs["with chip"][f"{kind} danp-noisy"], runs["without"][f"{kind} danp-noisy+flip"]
+    half = len(with_chip) // 2
+    assert without[:half] == with_chip[:half]
+    assert without[half] != with_chip[half]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a GPU would run: noise bit for bit as on the CPU, and no instruction that could round otherwise.
+"""What a GPU would run: noise bit for bit as on the CPU, convolutions in float32, no instruction that rounds otherwise.
 
-The first needs a GPU. The second compiles the Triton kernels for one, which needs none.
+The first two need a GPU. The last compiles the Triton kernels for one, which needs none.
 """
 
 import json
@@ -15,6 +15,7 @@ import torch
 
 import analogsim
 from analogsim.backends import get_backend, interpreted
+from analogsim.backends.torch import TorchBackend
 from analogsim.streams import Address, HeldStep, Stream
 
 STREAM = Stream.from_seed(5).child("a chip's")
@@ -60,6 +61,41 @@ def test_the_output_stage_on_a_gpu_is_the_cpus_bit_for_bit(name, noise):
     expected = get_backend("torch").output_stage(y.clone(), STREAM, PASS, *given, 7)
     there = [None if tensor is None else tensor.cuda() for tensor in given]
     assert same_bits(get_backend(name, "cuda").output_stage(y.cuda(), STREAM, PASS, *there, 7), expected)
+
+
+CONVOLUTIONS = [(1, 1, 0), (3, 1, 1), (3, 2, 0), (5, 3, 2)]
+
+
+def check_convolution(backend, device, kernel, stride, padding):
+    """Sums of 32 to 800 products, of order 1: float32 is 1e-6 off; TF32, torch's default on a GPU, 1e-3."""
+    generator, size = torch.Generator().manual_seed(0), 32 * kernel**2
+    x = torch.randn(20, 17, 13, 32, generator=generator)
+    matrix = torch.randn(24, size, generator=generator) / size**0.5
+    there = backend.convolve(x.to(device), matrix.to(device), kernel, stride, padding)
+    assert there.is_contiguous()
+    here = get_backend("torch").convolve(x, matrix, kernel, stride, padding)
+    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)
+
+
+@cuda
+@each
+@pytest.mark.parametrize("how", CONVOLUTIONS)
+def test_a_convolution_on_a_gpu_is_the_cpus(name, how):
+    check_convolution(get_backend(name, "cuda"), "cuda", *how)
+
+
+class InTF32(TorchBackend):
+    """Operands of 10 bits behind the point, as a GPU would round them."""
+
+    def convolve(self, x, matrix, *how):
+        rounded = (((part.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32) for part in (x, matrix))
+        return super().convolve(*rounded, *how)
+
+
+@pytest.mark.parametrize("how", CONVOLUTIONS)
+def test_the_comparison_of_convolutions_would_see_tf32(how):
+    with pytest.raises(AssertionError, match="not close"):
+        check_convolution(InTF32(), "cpu", *how)
 
 
 @triton

@@ -17,6 +17,7 @@ from scipy import stats
 from analogsim.backends import NAMES, get_backend, interpreted
 from analogsim.backends import numba as kernels
 from analogsim.errors import ArgumentError
+from analogsim.network import ConvLayer
 from analogsim.streams import Address, HeldStep, Stream
 
 ALPHA = 1e-6
@@ -263,6 +264,29 @@ def test_a_product_is_x_matrix_transposed(backend, shape):
     torch.testing.assert_close(backend.product(strided, matrix.T.contiguous().T), product, rtol=0, atol=1e-5)
 
 
+@every_backend
+@given(
+    st.integers(1, 3), st.integers(1, 13), st.integers(1, 13), st.integers(1, 5), st.integers(1, 5),
+    st.integers(1, 4), st.integers(0, 3), st.integers(0, 4),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_convolve_is_the_product_with_every_patch(backend, channels, height, width, units, kernel, stride, padding, n):
+    """And torch's own conv2d in float64, over random strides, paddings and prime sizes."""
+    layer = ConvLayer(channels, height, width, units, kernel, stride, padding)
+    if min(layer.output_size) < 1:
+        return
+    rng = torch.Generator().manual_seed(5)
+    x = torch.randn(n, height, width, channels, generator=rng)
+    matrix = torch.randn(units, layer.inputs, generator=rng)
+    y = backend.convolve(x, matrix, kernel, stride, padding)
+    assert y.shape == (n, layer.positions, units)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, backend.product(layer.vectors(x), matrix), rtol=1e-5, atol=1e-4)
+    own = matrix.view(units, channels, kernel, kernel).double()
+    exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2).double(), own, stride=stride, padding=padding)
+    torch.testing.assert_close(y.double(), exact.flatten(2).mT, rtol=1e-5, atol=1e-4)
+
+
 # torch ≥ 2.9 has a setting a device; older ones do not.
 PER_DEVICE = ["mkldnn bf16", "cuda tf32"] if hasattr(torch.backends.mkldnn, "matmul") else []
 
@@ -302,10 +326,12 @@ def lowered(setting):
 @pytest.mark.parametrize("setting", ["process highest", "process high", "process medium", "autocast on", *PER_DEVICE])
 def test_a_product_neither_heeds_nor_changes_the_process_settings(backend, setting):
     x, matrix = factors(64, 10, 784)
-    product = backend.product(x, matrix)
+    convolution = x.view(64, 28, 28, 1), matrix[:, :9].contiguous(), 3, 2, 1
+    product, convolved = backend.product(x, matrix), backend.convolve(*convolution)
     with lowered(setting):
         before = precision()
         assert_same_bits(backend.product(x, matrix), product)
+        assert_same_bits(backend.convolve(*convolution), convolved)
         assert precision() == before
         with pytest.raises((RuntimeError, ValueError)):
             backend.product(x, matrix.T)

@@ -13,7 +13,7 @@ from analogsim.backends import NAMES
 from analogsim.chip.chip import SimulatedChip
 from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
 from analogsim.errors import ArgumentError
-from analogsim.network import Network
+from analogsim.network import ConvLayer, DenseLayer, Network
 from analogsim.streams import Stream
 
 IDEAL, GENERIC = load_chip("ideal"), load_chip("crossbar-generic")
@@ -206,6 +206,31 @@ def test_the_ledger_counts_every_layer():
     chip.run(X, Probe())
     chip.update(CHANGE)
     assert counts(chip.ledger) == {"reads": 3 * BATCH, "conversions": 38 * BATCH, "writes": 508}
+
+
+COUNTED = {  # read from patches, from the image, and by a product that may be folded with R
+    "DAC per vector": (GENERIC, 207),
+    "DAC of a fixed bound": (GENERIC.replace(**{"dac.bound": 3.0}), 207),
+    "no converters": (NODE, 0),
+}
+
+
+@every_backend
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("decorrelated", [False, True])
+def test_the_ledger_counts_every_position(backend, name, decorrelated):
+    """By hand: 12, 2 and 1 vectors a sample, of 8, 27 and 8 inputs and 3, 4 and 5 outputs.
+
+    12 + 2 + 1 = 15 reads and 12 (8 + 3) + 2 (27 + 4) + (8 + 5) = 207 conversions a sample and pass; a count of
+    samples alone comes to 3 and 55.
+    """
+    network = Network((ConvLayer(2, 5, 4, 3, 2), ConvLayer(3, 4, 3, 4, 3), DenseLayer(8, 5)))
+    weights, (description, conversions) = network.initial_weights(Stream.from_seed(9)), COUNTED[name]
+    chip = SimulatedChip(description, network, weights, Stream.from_seed(1), backend)
+    if decorrelated:
+        chip.update(WeightUpdate(tuple(LayerUpdate(decorrelation=near_identity(0, i)) for i in (8, 27, 8))))
+    list(chip.passes(numbers(BATCH, 5, 4, 2), [Probe(), Probe(inputs=False)]))
+    assert (chip.ledger.reads, chip.ledger.conversions) == (2 * 15 * BATCH, 2 * conversions * BATCH)
 
 
 # Looking from outside

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 import analogsim
-from analogsim.backends import get_backend
 from analogsim.backends.numba import NumbaBackend
+from analogsim.chip import crossbar
 from analogsim.chip.cell_by_cell import cell_by_cell_read
 from analogsim.chip.chip import SimulatedChip
 from analogsim.config.chip import ChipDescription
@@ -191,25 +189,64 @@ def test_a_convolution_that_is_a_dense_layer_reads_as_one(kind, name, backend):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+CONVERTERS = {"cell": {}, "dac": {"bits": 6}, "adc": {"bits": 8, "bound": 4.0}}
+NOISE_FREE = {
+    "ideal": ChipDescription(),
+    "converters": ChipDescription.model_validate(CONVERTERS),
+    "DAC of a fixed bound": ChipDescription.model_validate(CONVERTERS | {"dac": {"bits": 6, "bound": 2.0}}),
+}
+
+
+def check_pixels(name, decorrelated=False, backend="numba", planted=None):
+    """A 1×1 convolution of 5 × 7 pixels is the dense layer applied to each.
+
+    No input or output of a converter is nearer than 7e-4 of its step to where it rounds the other way.
+    """
+    convolution, dense, rng = ConvLayer(3, 5, 7, 4, 1), DenseLayer(3, 4), torch.Generator().manual_seed(2)
+    weight, x = torch.randn(4, 3, generator=rng), torch.randn(2, 5, 7, 3, generator=rng)
+    matrix = torch.eye(3) + 0.1 * torch.randn(3, 3, generator=rng)
+    read = []
+    for layer, images in ((convolution, x), (dense, x.view(70, 3))):
+        chip = SimulatedChip(NOISE_FREE[name], Network((layer,)), [weight], Stream.from_seed(1), backend)
+        if planted is not None:
+            chip._runner.backend = planted
+        chip.update(WeightUpdate((LayerUpdate(decorrelation=matrix.clone() if decorrelated else None),)))
+        read.append([a.pre_activations[0] for a in chip.passes(images, [Probe(), Probe(inputs=False)])])
+    for of_images, of_pixels in zip(*read):
+        assert of_images.shape == (2, 35, 4)
+        torch.testing.assert_close(of_images.view(70, 4), of_pixels, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(
-    st.integers(1, 3), st.integers(1, 13), st.integers(1, 13), st.integers(1, 5), st.integers(1, 5),
-    st.integers(1, 4), st.integers(0, 3), st.integers(0, 4),
-)  # fmt: skip
-@settings(deadline=None, max_examples=60)
-def test_convolve_is_the_product_with_every_patch(backend, channels, height, width, units, kernel, stride, padding, n):
-    """And torch's own conv2d in float64, over random strides, paddings and prime sizes."""
-    layer = ConvLayer(channels, height, width, units, kernel, stride, padding)
-    if min(layer.output_size) < 1:
-        return
-    rng = torch.Generator().manual_seed(5)
-    x = torch.randn(n, height, width, channels, generator=rng)
-    matrix = torch.randn(units, layer.inputs, generator=rng)
-    kernels = get_backend(backend)
-    y = kernels.convolve(x, matrix, kernel, stride, padding)
-    assert y.shape == (n, layer.positions, units)
-    assert y.is_contiguous()
-    torch.testing.assert_close(y, kernels.product(layer.vectors(x), matrix), rtol=1e-5, atol=1e-4)
-    own = matrix.view(units, channels, kernel, kernel).double()
-    exact = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2).double(), own, stride=stride, padding=padding)
-    torch.testing.assert_close(y.double(), exact.flatten(2).mT, rtol=1e-5, atol=1e-4)
+@pytest.mark.parametrize("decorrelated", [False, True])
+@pytest.mark.parametrize("name", NOISE_FREE)
+def test_a_1x1_convolution_of_a_map_is_a_dense_layer_of_every_pixel(name, decorrelated, backend):
+    check_pixels(name, decorrelated, backend)
+
+
+class TransposedMap(NumbaBackend):
+    """Columns of positions first."""
+
+    def convolve(self, x, matrix, kernel, stride, padding):
+        return super().convolve(x.transpose(1, 2).contiguous(), matrix, kernel, stride, padding)
+
+
+def one_full_scale(x, dac, *draws):
+    at_positions = {"bound": float(x.abs().max())} if x.shape[1] > 1 else {}
+    return drive(x, dac.model_copy(update=at_positions), *draws)
+
+
+drive = crossbar.drive
+PIXEL_BUGS = {
+    "map of positions transposed": lambda patch: check_pixels("ideal", planted=TransposedMap()),
+    "one full scale for all pixels": lambda patch: (
+        patch.setattr(crossbar, "drive", one_full_scale),
+        check_pixels("converters"),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", PIXEL_BUGS)
+def test_the_check_of_pixels_catches(bug, monkeypatch):
+    with pytest.raises(AssertionError, match="not close"):
+        PIXEL_BUGS[bug](monkeypatch)

@@ -4,6 +4,8 @@ Everything exact is autograd's, in float64, through torch's own unfold: G = ∂L
 P = ∂a/∂ε, the stacked pre-activations' Jacobian, for ANP's closed form (learning.md, check 3).
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, leaky_relu, unfold
@@ -12,6 +14,7 @@ from analogsim.backends import get_backend
 from analogsim.chip.chip import SimulatedChip
 from analogsim.config.chip import ChipDescription
 from analogsim.contracts import Factors, LayerUpdate, Probe, WeightUpdate
+from analogsim.learners import backpropagation
 from analogsim.learners.activity_perturbation import ActivityPerturbation
 from analogsim.learners.backpropagation import BackPropagation
 from analogsim.learners.iterative_perturbation import IterativePerturbation
@@ -85,14 +88,19 @@ def one_step(learner, device, rows, step=0):
         return learner.tell(activities, losses)
 
 
-def check(learner, expected, check_mean, network=NETWORK):
-    """150,000 draws of the error of one image, z-test of each of the 38 nodes' means, α = 1e-6 in all."""
+def errors(learner, network=NETWORK):
+    """150,000 draws of the error of one image, (draws, N); the 1/B is undone."""
     device, draws = chip(network), []
     for step in range(STEPS):
         factors = [layer.weight for layer in one_step(learner, device, ROWS, step).layers]
         draws.append(torch.cat([f.errors.flatten(1) for f in factors], 1).double() * ROWS)
         device.update(WeightUpdate((LayerUpdate(),) * len(LAYERS)))
-    check_mean(torch.cat(draws), expected)
+    return torch.cat(draws)
+
+
+def check(learner, expected, check_mean, network=NETWORK):
+    """150,000 draws, z-test of each of the 38 nodes' means, α = 1e-6 in all."""
+    check_mean(errors(learner, network), expected)
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +122,19 @@ def test_anp_has_its_closed_form_bias(noisy_baseline, check_mean, anp_mean):
     check(ActivityPerturbation(NETWORK, perturbation(), noisy_baseline), anp_mean, check_mean)
 
 
-def test_bp_is_autograd():
-    """Weight gradients, summed over positions, to float32 rounding."""
+def check_bp():
+    """Weight and bias gradients, both summed over positions, to float32 rounding (averages: 75 % off or more)."""
     update = one_step(BackPropagation(NETWORK, WEIGHTS, MATRICES), chip(), 1)
     weights = [w.double().requires_grad_() for w in WEIGHTS]
     exact = torch.autograd.grad(loss_of(forward(ZERO, weights)), weights)
-    for layer, expected in zip(update.layers, exact):
-        torch.testing.assert_close(layer.weight.dense().double(), expected, rtol=1e-4, atol=1e-6)
+    for layer, change, weight, error in zip(LAYERS, update.layers, exact, G.split(SIZES)):
+        torch.testing.assert_close(change.weight.dense().double(), weight, rtol=1e-4, atol=1e-6)
+        bias = error.view(-1, layer.units).sum(0)
+        torch.testing.assert_close(change.bias.double(), bias, rtol=1e-4, atol=1e-6)
+
+
+def test_bp_is_autograd():
+    check_bp()
 
 
 # --- planted bugs ---------------------------------------------------------------------------------
@@ -137,6 +151,12 @@ class ChannelsOnly(Network):
     @property
     def nodes(self):
         return sum(layer.units for layer in self.layers)
+
+
+class OnePosition(ConvLayer):
+    @property
+    def output_shape(self):
+        return (self.units,)
 
 
 class Transposed(ConvLayer):
@@ -157,6 +177,7 @@ class AveragedOverPositions(NodePerturbation):
         )
 
 
+UNITS_OF_ONE = Network((OnePosition(2, 4, 4, 3, 2), OnePosition(3, 3, 3, 2, 2), LAYERS[2]), SLOPE)
 ORDER = Network((Transposed(2, 4, 4, 3, 2), *LAYERS[1:]), SLOPE)
 RULE_BUGS = {  # (the rule, the network it is checked on)
     "noise shared over positions": lambda: (NodePerturbation(NETWORK, perturbation(SharedOverPositions)), NETWORK),
@@ -164,6 +185,7 @@ RULE_BUGS = {  # (the rule, the network it is checked on)
         ActivityPerturbation(ChannelsOnly(LAYERS, SLOPE), perturbation()),
         NETWORK,
     ),
+    "N_l counts channels only": lambda: (IterativePerturbation(UNITS_OF_ONE, perturbation()), NETWORK),
     "gradient averaged over positions": lambda: (AveragedOverPositions(NETWORK, perturbation()), NETWORK),
     "patch order transposed": lambda: (NodePerturbation(ORDER, perturbation()), ORDER),
 }
@@ -175,3 +197,26 @@ def test_the_checks_catch_planted_bugs(bug, check_mean, anp_mean):
     expected = anp_mean if isinstance(learner, ActivityPerturbation) else G
     with pytest.raises(AssertionError):
         check(learner, expected, check_mean, network)
+
+
+def averaged_matrix(self):
+    return dense(self) / (self.errors[0].numel() // self.errors.shape[-1])
+
+
+def averaged_bias(errors, inputs):
+    layers = zip(LAYERS, gradient(errors, inputs).layers)
+    return WeightUpdate(tuple(replace(change, bias=change.bias / layer.positions) for layer, change in layers))
+
+
+dense, gradient = Factors.dense, backpropagation.gradient
+SUM_BUGS = {  # (where, name, what stands there instead)
+    "matrix of the factors averaged over positions": (Factors, "dense", averaged_matrix),
+    "bias averaged over positions": (backpropagation, "gradient", averaged_bias),
+}
+
+
+@pytest.mark.parametrize("bug", SUM_BUGS)
+def test_the_check_of_bp_catches(bug, monkeypatch):
+    monkeypatch.setattr(*SUM_BUGS[bug])
+    with pytest.raises(AssertionError, match="not close"):
+        check_bp()
