@@ -265,8 +265,18 @@ learner=np
     learner: "np" is not allowed; allowed: a mapping (keys: $LearnerSettings)
 data.x=1
     data.x: data is "digits", which has no keys to set
-seeds.0=1
-    seeds.0: seeds is [7, 8], which has no keys to set
+seeds.2=1
+    seeds.2: seeds has no item 2; allowed: 0 to 1
+seeds.-1=1
+    seeds.-1: seeds has no item -1; allowed: 0 to 1
+seeds.00=1
+    seeds.00: seeds has no item 00; allowed: 0 to 1
+seeds.first=1
+    seeds.first: seeds has no item first; allowed: 0 to 1
+seeds.1=-1
+    seeds.1: -1 is not allowed; allowed: a whole number, 0 or more
+seeds.1.x=1
+    seeds.1.x: seeds.1 is 8, which has no keys to set
 chip.name.x=1
     chip.name.x: chip.name is "ideal", which has no keys to set
 network.hidden.0=0
