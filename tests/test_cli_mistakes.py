@@ -8,6 +8,7 @@ import torch
 from analogsim import cli
 
 TRAIN = ("train", "small.yaml", "--out", "out")
+LATE = "{hidden: [], layers: [{dense: 5}, {conv: {channels: 4, kernel: 3}}]}"
 MISTAKES = {
     ("train", "smal.yaml"): "smal.yaml: does not exist",
     ("train", "quickstar"): "did you mean quickstart?",
@@ -36,6 +37,7 @@ MISTAKES = {
     ("train", "small.yaml", "--out", "."): ".: not empty; go on with `analogsim train --resume .`",
     ("validate", "nothing.yaml"): "nothing.yaml: does not exist",
     ("validate", "small.yaml", "--set", "learner.baseline=clean"): "rule danp cannot run on chip gaussian-node",
+    ("validate", "small.yaml", "--set", f"network={LATE}"): "network.layers.1.conv: needs images below it, and a dense",
     ("config", "small.yaml", "--chip", "x"): "x",
 }
 

@@ -7,6 +7,7 @@ of the types below. A validator of a whole section raises ValueError(key at faul
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,14 @@ class Network(Section):
     def _one_form(self) -> Network:
         if self.hidden and self.layers:
             raise ValueError("hidden", "hidden or layers, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _convolutions_first(self) -> Network:
+        for index, (below, layer) in enumerate(pairwise(self.layers), start=1):
+            if below.conv is None and layer.conv is not None:
+                said = "needs images below it, and a dense layer comes before it; allowed: convolutions first"
+                raise ValueError("layers", index, "conv", said)
         return self
 
 

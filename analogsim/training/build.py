@@ -41,7 +41,6 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
     for index, layer in enumerate(hidden):
         if layer.dense is not None:
             layers.append(DenseLayer(inputs, layer.dense))
-            image = None
         elif layer.conv is not None:
             convolution = _convolution(layer.conv, image, f"network.layers.{index}.conv", data)
             layers.append(convolution)
@@ -52,8 +51,7 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
 
 def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: Dataset) -> ConvLayer:
     if image is None:
-        reason = f"{data.name} has none" if data.image_shape is None else "a dense layer comes before it"
-        raise DataError(f"{where}: needs images below it, and {reason}")
+        raise DataError(f"{where}: needs images below it, and {data.name} has none")
     height, width, channels = image
     layer = ConvLayer(channels, height, width, settings.channels, settings.kernel, settings.stride, settings.padding)
     if min(layer.output_size) < 1:

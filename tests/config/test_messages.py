@@ -55,6 +55,10 @@ network: {hidden: [8, 0]}
     3:23: network.hidden.1: 0 is not allowed; allowed: a whole number, 1 or more
 network:\n  hidden:\n  - true
     5:5: network.hidden.0: true is not allowed; allowed: a whole number, 1 or more
+network: {layers: [{dense: 5}, {conv: {channels: 4, kernel: 3}}]}
+    3:39: network.layers.1.conv: needs images below it, and a dense layer comes before it; allowed: convolutions first
+network: {layers: [{conv: {channels: 4, kernel: 1}}, {dense: 2}, {dense: 5}, {conv: {channels: 4, kernel: 9}}, {dense: 5}]}
+    3:85: network.layers.3.conv: needs images below it, and a dense layer comes before it; allowed: convolutions first
 optimizer: {betas: 0.9}
     3:20: optimizer.betas: 0.9 is not allowed; allowed: two numbers, each 0 or more and less than 1
 optimizer: {betas: [0.9]}
