@@ -5,6 +5,9 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from analogsim.config.chip import ChipDescription, NodeNoise
 from analogsim.config.loader import Plan
@@ -197,6 +200,32 @@ def test_a_convolution_that_does_not_fit_is_named_with_the_reason(data, layers, 
     with pytest.raises(DataError) as caught:
         build_network(plan, images)
     assert str(caught.value) == words
+
+
+SIDE = st.integers(1, 5)
+CONVOLUTIONS = st.builds(Convolution, channels=st.just(1), kernel=SIDE, stride=SIDE, padding=st.integers(0, 2))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(CONVOLUTIONS, min_size=1, max_size=4))
+def test_what_a_file_is_refused_for_is_what_cannot_be_built(convolutions):
+    """The schema looks at 8 × 8 images without loading them; data of one's own of that size is looked at here."""
+    network = Network(layers=tuple(LayerSettings(conv=conv) for conv in convolutions))
+    images = torch.zeros(2, 8, 8)
+    own = Dataset("own", images, torch.arange(2), images, torch.arange(2), 1.0, 2)
+    refused = ()
+    try:
+        Experiment(data="digits", chip=CHIPS["port"], network=network)
+    except ValidationError as error:
+        *refused, _ = error.errors()[0]["ctx"]["error"].args
+    try:
+        build_network(experiment().model_copy(update={"network": network}), own)
+    except DataError as error:
+        where, kernel = re.match(r"network\.layers\.(\d+)\.conv: kernel (\d+) ", str(error)).groups()
+        assert list(refused) == ["layers", int(where), "conv", "kernel"]
+        assert network.layers[int(where)].conv.kernel == int(kernel)
+    else:
+        assert not refused
 
 
 @pytest.mark.parametrize(("backend", "device"), [("nump", "cpu"), ("", "cpu"), ("numba", "cuda"), ("numpy", "cuda:0")])
