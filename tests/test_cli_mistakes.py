@@ -40,6 +40,7 @@ MISTAKES = {
     ("validate", "small.yaml", "--set", "learner.baseline=clean"): "rule danp cannot run on chip gaussian-node",
     ("validate", "small.yaml", "--set", f"network={LATE}"): "network.layers.1.conv: needs images below it, and a dense",
     ("validate", "small.yaml", "--set", "data=mnist", "--set", f"network={WIDE}"): "conv.kernel: 29 is not allowed; a",
+    ("doctor", "small.yaml", "--set", "training.loss=mse"): "danp: training.loss: mse does not fit digits, whose targ",
     ("config", "small.yaml", "--chip", "x"): "x",
 }
 

@@ -66,11 +66,26 @@ def check_plan(experiments: Mapping[str, Experiment]) -> None:
         check_capabilities(experiment.learner, experiment.chip.name, _capabilities(experiment))
 
 
-def check_data(experiment: Experiment, data: Dataset) -> Network:
-    """Its network on this data. Raises DataError before any training where network or loss do not fit."""
-    network = build_network(experiment, data)
-    _loss_name(experiment, data)
-    return network
+def check_data(experiments: Mapping[str, Experiment], data: Mapping[str, Dataset]) -> dict[str, Network]:
+    """The network of each, by the same name. data: by what the experiments call it.
+
+    Raises DataError before any training, with a line for every network and loss that does not fit its data.
+    """
+    networks: dict[str, Network] = {}
+    misfits: list[str] = []
+    for name, experiment in experiments.items():
+        found = data[experiment.data]
+        try:
+            networks[name] = build_network(experiment, found)
+        except DataError as error:
+            misfits.append(f"{name}: {error}")
+        try:
+            _loss_name(experiment, found)
+        except DataError as error:
+            misfits.append(f"{name}: {error}")
+    if misfits:
+        raise DataError("\n".join(misfits))
+    return networks
 
 
 def build_trainer(

@@ -249,7 +249,22 @@ def test_a_loss_that_does_not_fit_is_found_before_the_first_variant_trains(data,
     plan = Plan({"first": settings.resolved(), "second": wrong.resolved()})
     with (
         claimed(tmp_path / "run", resume=False),
-        pytest.raises(DataError, match=r"^training.loss: mse does not fit tiny, whose targets are class numbers$"),
+        pytest.raises(DataError, match=r"^second: training.loss: mse does not fit tiny, whose targets are class num"),
     ):
         train_plan(plan, tmp_path / "run", "numpy", "cpu", False, Reporter(), lambda name: data)
     assert not (tmp_path / "run" / "curves.csv").exists()
+
+
+def test_all_that_does_not_fit_is_said_of_every_variant_before_any_trains(data, tmp_path):
+    settings = Experiment(data="npz:tiny", chip=CHIPS["noisy"], training=TrainingSettings(epochs=1)).resolved()
+    network, training = Network(layers=(CONV,)), TrainingSettings(loss="mse")
+    changes = {"good": {}, "b": {"network": network}, "c": {"network": network, "training": training}}
+    plan = Plan({name: settings.model_copy(update=change) for name, change in changes.items()})
+    with claimed(tmp_path / "run", resume=False), pytest.raises(DataError) as caught:
+        train_plan(plan, tmp_path / "run", "numpy", "cpu", False, Reporter(), lambda name: data)
+    assert str(caught.value).split("\n") == [
+        "b: network.layers.0.conv: needs images below it, and tiny has none",
+        "c: network.layers.0.conv: needs images below it, and tiny has none",
+        "c: training.loss: mse does not fit tiny, whose targets are class numbers",
+    ]
+    assert not (tmp_path / "run" / "config.yaml").exists()
