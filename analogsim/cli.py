@@ -159,12 +159,13 @@ def doctor(experiment: Source, chip: ChipOption = None, settings: SetOption = No
     from rich.console import Console
 
     from analogsim.doctor_tables import print_diagnoses
-    from analogsim.training.build import check_plan
+    from analogsim.training.build import check_data, check_plan
     from analogsim.training.data import load_data
     from analogsim.training.doctor import diagnose_plan
 
     check_plan(variants)
     data = {name: load_data(name) for name in dict.fromkeys(variant.data for variant in variants.values())}
+    check_data(variants, data)
     print_diagnoses(
         Console(), diagnose_plan(variants, data), {name: len(each.seeds) for name, each in variants.items()}
     )

@@ -18,6 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from analogsim.convolution import output_size
 from analogsim.errors import ArgumentError
 from analogsim.streams import Address, Stream
 
@@ -83,8 +84,7 @@ class ConvLayer:
     @property
     def output_size(self) -> tuple[int, int]:
         """(height, width) of the map of output positions; below 1 where the kernel does not fit."""
-        reach = 2 * self.padding - self.kernel
-        return (self.height + reach) // self.stride + 1, (self.width + reach) // self.stride + 1
+        return output_size(self.height, self.width, self.kernel, self.stride, self.padding)
 
     @property
     def positions(self) -> int:

@@ -8,6 +8,8 @@ import torch
 from analogsim import cli
 
 TRAIN = ("train", "small.yaml", "--out", "out")
+LATE = "{hidden: [], layers: [{dense: 5}, {conv: {channels: 4, kernel: 3}}]}"
+WIDE = "{hidden: [], layers: [{conv: {channels: 4, kernel: 29}}]}"
 MISTAKES = {
     ("train", "smal.yaml"): "smal.yaml: does not exist",
     ("train", "quickstar"): "did you mean quickstart?",
@@ -36,6 +38,9 @@ MISTAKES = {
     ("train", "small.yaml", "--out", "."): ".: not empty; go on with `analogsim train --resume .`",
     ("validate", "nothing.yaml"): "nothing.yaml: does not exist",
     ("validate", "small.yaml", "--set", "learner.baseline=clean"): "rule danp cannot run on chip gaussian-node",
+    ("validate", "small.yaml", "--set", f"network={LATE}"): "network.layers.1.conv: needs images below it, and a dense",
+    ("validate", "small.yaml", "--set", "data=mnist", "--set", f"network={WIDE}"): "conv.kernel: 29 is not allowed; a",
+    ("doctor", "small.yaml", "--set", "training.loss=mse"): "danp: training.loss: mse does not fit digits, whose targ",
     ("config", "small.yaml", "--chip", "x"): "x",
 }
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "analogsim"
 LONGEST = 400
 
 FLOORS = (
-    ("contracts", "streams", "errors", "atomic", "at_hand"),
+    ("contracts", "convolution", "streams", "errors", "atomic", "at_hand"),
     ("physics", "config"),
     ("backends", "network"),
     ("chip", "learners"),

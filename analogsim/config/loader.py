@@ -306,7 +306,7 @@ def _change(tree: Tree, key: str, change: Tree) -> None:
 def _merge(tree: Tree, path: Key, change: Tree) -> None:
     """Set the keys a change names at a path, and leave the others."""
     for leaf, value in leaves_of(change.value):
-        at = (*path, *leaf)
+        at = tree.numbered((*path, *leaf))
         if value != {} or not isinstance(tree.get(at), dict):
             tree.graft(at, change.at(leaf))
 

@@ -2,22 +2,26 @@
 
 Every field has a default but `data` and `chip`. NaN, infinities, unknown keys and values out of
 range are refused; findings.py turns pydantic's findings into file:line:column messages, in the words
-of the types below. A validator of a whole section raises ValueError(key at fault, what is allowed).
+of the types below. A validator of a whole section raises ValueError(keys to what is at fault, what is allowed).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from analogsim.config.base import Allowed, Count, Fraction, NonNegative, Positive, Section, Seed
 from analogsim.config.chip import ChipDescription
+from analogsim.convolution import output_size
 
 DATA_SETS = "digits, mnist, fashion_mnist, cifar10, sarcos, npz:FILE or tiny_imagenet:FOLDER"
 PATHS = ("npz", "tiny_imagenet")  # data sets that lie where the user says
+# (height, width) of the images of data sets that are alike wherever they are loaded; None: no images.
+IMAGE_SIZES = {"digits": (8, 8), "mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32), "sarcos": None}
 RULES = ("bp", "np", "anp", "inp", "dbp", "dnp", "danp", "dinp")
 
 
@@ -57,6 +61,14 @@ class Network(Section):
     def _one_form(self) -> Network:
         if self.hidden and self.layers:
             raise ValueError("hidden", "hidden or layers, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _convolutions_first(self) -> Network:
+        for index, (below, layer) in enumerate(pairwise(self.layers), start=1):
+            if below.conv is None and layer.conv is not None:
+                said = "needs images below it, and a dense layer comes before it; allowed: convolutions first"
+                raise ValueError("layers", index, "conv", said)
         return self
 
 
@@ -145,6 +157,27 @@ class Experiment(Section):
     seeds: Annotated[tuple[Seed, ...], Allowed("a count from 1 to 10000, or a list of seeds, all different")] = Field(
         default=(0,), strict=False, min_length=1, description="each trains by itself: its own weights, chip and noise"
     )
+
+    @field_validator("network")
+    @classmethod
+    def _kernels_fit(cls, network: Network, info: ValidationInfo) -> Network:
+        """On data of your own, whose shape is not known before it is loaded, training/build.py refuses the same."""
+        data = info.data.get("data")
+        if data not in IMAGE_SIZES:
+            return network
+        size = IMAGE_SIZES[data]
+        convolutions = [layer.conv for layer in network.layers if layer.conv is not None]
+        for index, conv in enumerate(convolutions):
+            if size is None:
+                said = f"needs images below it, and {data} has none; allowed: dense layers"
+                raise ValueError("layers", index, "conv", said)
+            below = "{} × {}".format(*size)
+            most = min(size) + 2 * conv.padding
+            size = output_size(*size, conv.kernel, conv.stride, conv.padding)
+            if min(size) < 1:
+                said = f"{most} or less, to fit into the {below} below it with padding {conv.padding} ({data})"
+                raise ValueError("layers", index, "conv", "kernel", said)
+        return network
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -127,22 +127,43 @@ class Tree:
         place, rest = self.place(path)
         return Problem(place.key if key or rest else place.value, dotted((place.path, *rest)), value, message)
 
+    def numbered(self, path: Key) -> Key:
+        """A path as dotted keys say it, with numbers for its steps into lists: network.layers.0.conv."""
+        found: Key = ()
+        for part in path:
+            node = self.get(found)
+            item = isinstance(node, list) and str(part) in map(str, range(len(node)))
+            found = (*found, int(part) if item else part)
+        return found
+
     def graft(self, path: Key, other: Tree) -> None:
         """Put another tree, with its places, at a path; make the mappings on the way."""
         self.problems += other.problems
+        path = self.numbered(path)
         said, node = other.where[()], self.value
+        refused = self._refused(path)
+        if refused:
+            self.problems.append(Problem(said.value, said.path, other.value, refused))
+            return
         for depth, part in enumerate(path[:-1], 1):
-            if node.get(part) is None:
+            if self.get(path[:depth]) is None:
                 node[part] = {}
                 self.where[path[:depth]] = said._replace(path=said.path.rsplit(".", len(path) - depth)[0])
             node = node[part]
-            if not isinstance(node, dict):
-                message = f"{dotted(path[:depth])} is {show(node)}, which has no keys to set"
-                self.problems.append(Problem(said.value, said.path, other.value, message))
-                return
         node[path[-1]] = other.value
         kept = {key: place for key, place in self.where.items() if key[: len(path)] != path}
         self.where = kept | {path + key: place for key, place in other.where.items()}
+
+    def _refused(self, path: Key) -> str | None:
+        """What keeps a value from being put at a path: something on the way has no such key."""
+        for depth, part in enumerate(path):
+            node, above = self.get(path[:depth]), dotted(path[:depth])
+            if isinstance(node, list) and node and part not in range(len(node)):
+                allowed = f"0 to {len(node) - 1}" if len(node) > 1 else "0"
+                return f"{above} has no item {dotted((part,))}; allowed: {allowed}"
+            if node == [] or not (node is None or isinstance(node, dict | list)):
+                return f"{above} is {show(node)}, which has no {'items' if node == [] else 'keys'} to set"
+        return None
 
 
 def read_tree(path: Path, name: str | None = None) -> Tree:

@@ -106,8 +106,7 @@ def train(
         backend, device = checked_backend(backend, team.device(device)), device
         for name in dict.fromkeys(experiment.data for experiment in plan.variants.values()):
             data[name] = load(name)
-        for experiment in plan.variants.values():
-            check_data(experiment, data[experiment.data])
+        check_data(plan.variants, data)
         check_shared(((e, data[e.data]) for e in plan.variants.values()), team)
         if not begun and team.leads:
             write_json(facts, environment(backend, device, team.size))

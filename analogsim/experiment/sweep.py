@@ -29,7 +29,6 @@ from analogsim.experiment.state import State, Tables, Watcher, standings, write_
 from analogsim.experiment.tables import Results, load_results
 from analogsim.experiment.together import run_together
 from analogsim.experiment.trials import Ended, Task, record_failure, reporter_for, run_trial
-from analogsim.network import Network
 from analogsim.training.build import check_data, check_plan
 from analogsim.training.data import load_data
 from analogsim.training.seeds import seeds_at_once
@@ -217,18 +216,26 @@ def _but_seeds(experiment: Experiment) -> str:
 
 def _checked_data(trials: Iterable[Trial]) -> dict[str, int]:
     """How many seeds of every trial's configuration fit into memory together, by the trial's name."""
-    networks: dict[str, Network] = {}
-    data: dict[str, Any] = {}
-    at_once: dict[str, int] = {}
+    alike: dict[str, list[Trial]] = {}  # trials of one network on the same data
     for trial in trials:
         experiment = trial.experiment
         text = json.dumps([experiment.data, experiment.network.model_dump(mode="json"), experiment.training.loss])
-        if text not in networks:
-            if experiment.data not in data:
-                data[experiment.data] = load_data(experiment.data)
-            networks[text] = check_data(experiment, data[experiment.data])
-        at_once[trial.name] = seeds_at_once(experiment, networks[text])
-    return at_once
+        alike.setdefault(text, []).append(trial)
+    first = {_told(each): each[0].experiment for each in alike.values()}
+    data = {name: load_data(name) for name in dict.fromkeys(experiment.data for experiment in first.values())}
+    networks = check_data(first, data).values()
+    return {
+        trial.name: seeds_at_once(trial.experiment, network)
+        for each, network in zip(alike.values(), networks)
+        for trial in each
+    }
+
+
+def _told(trials: Sequence[Trial]) -> str:
+    """Trials in a message: `trial 0123456789abcdef (danp, learner.samples=10) and 4 more`."""
+    first, more = trials[0], len(trials) - 1
+    where = ", ".join([first.run, *(f"{key}={value}" for key, value in first.point.items())])
+    return f"trial {first.name} ({where})" + (f" and {more} more" if more else "")
 
 
 def available_workers(device: str = "cpu") -> int:

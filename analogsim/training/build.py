@@ -41,7 +41,6 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
     for index, layer in enumerate(hidden):
         if layer.dense is not None:
             layers.append(DenseLayer(inputs, layer.dense))
-            image = None
         elif layer.conv is not None:
             convolution = _convolution(layer.conv, image, f"network.layers.{index}.conv", data)
             layers.append(convolution)
@@ -52,9 +51,7 @@ def build_network(experiment: Experiment, data: Dataset) -> Network:
 
 def _convolution(settings: Convolution, image: tuple[int, int, int] | None, where: str, data: Dataset) -> ConvLayer:
     if image is None:
-        reason = "a dense layer comes before it"
-        if data.image_shape is None:
-            reason = f"{data.name} has none; for images, give x as (rows, height, width[, channels])"
+        reason = f"{data.name} has none; for images, give x as (rows, height, width[, channels])"
         raise DataError(f"{where}: needs images below it, and {reason}")
     height, width, channels = image
     layer = ConvLayer(channels, height, width, settings.channels, settings.kernel, settings.stride, settings.padding)
@@ -73,11 +70,26 @@ def check_plan(experiments: Mapping[str, Experiment]) -> None:
         check_capabilities(experiment.learner, experiment.chip.name, _capabilities(experiment))
 
 
-def check_data(experiment: Experiment, data: Dataset) -> Network:
-    """Its network on this data. Raises DataError before any training where network or loss do not fit."""
-    network = build_network(experiment, data)
-    _loss_name(experiment, data)
-    return network
+def check_data(experiments: Mapping[str, Experiment], data: Mapping[str, Dataset]) -> dict[str, Network]:
+    """The network of each, by the same name. data: by what the experiments call it.
+
+    Raises DataError before any training, with a line for every network and loss that does not fit its data.
+    """
+    networks: dict[str, Network] = {}
+    misfits: list[str] = []
+    for name, experiment in experiments.items():
+        found = data[experiment.data]
+        try:
+            networks[name] = build_network(experiment, found)
+        except DataError as error:
+            misfits.append(f"{name}: {error}")
+        try:
+            _loss_name(experiment, found)
+        except DataError as error:
+            misfits.append(f"{name}: {error}")
+    if misfits:
+        raise DataError("\n".join(misfits))
+    return networks
 
 
 def build_trainer(

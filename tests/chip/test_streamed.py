@@ -82,10 +82,6 @@ def limit(patch, budget):
         patch.setattr(module, "STREAMED_BYTES", budget)
 
 
-def sums_in_parts(patch):
-    patch.setattr(crossbar_module, "SUMMED_BYTES", 4 * 3 * 144)  # a sample or a few
-
-
 def assert_alike(ours, theirs, converters):
     """To 2e-6 of the largest number; of layers behind converters nineteen numbers in twenty, for codes may tip over."""
     for one, other in zip(ours, theirs, strict=True):
@@ -118,9 +114,9 @@ def test_a_read_in_parts_is_the_whole_read(name, kept, matrices, budget, monkeyp
 
 @pytest.mark.parametrize("name", ["sram-cim", "rows of tiles", "per slice", "weight slices"])
 def test_sums_of_conversions_in_parts_are_the_whole_read(name, monkeypatch):
-    """And fewer samples at a time: the most that a product is given."""
+    """And a sample at a time: the most that a product is given."""
     whole, most = read(name), largest(name, monkeypatch).most
-    sums_in_parts(monkeypatch)
+    monkeypatch.setattr(crossbar_module, "SUMMED_BYTES", 1)
     assert_alike(read(name), whole, described(name).adc or described(name).dac)
     assert largest(name, monkeypatch).most < most
 

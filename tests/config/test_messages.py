@@ -55,6 +55,16 @@ network: {hidden: [8, 0]}
     3:23: network.hidden.1: 0 is not allowed; allowed: a whole number, 1 or more
 network:\n  hidden:\n  - true
     5:5: network.hidden.0: true is not allowed; allowed: a whole number, 1 or more
+network: {layers: [{dense: 5}, {conv: {channels: 4, kernel: 3}}]}
+    3:39: network.layers.1.conv: needs images below it, and a dense layer comes before it; allowed: convolutions first
+network: {layers: [{conv: {channels: 4, kernel: 1}}, {dense: 2}, {dense: 5}, {conv: {channels: 4, kernel: 9}}, {dense: 5}]}
+    3:85: network.layers.3.conv: needs images below it, and a dense layer comes before it; allowed: convolutions first
+network: {layers: [{conv: {channels: 4, kernel: 9}}]}
+    3:49: network.layers.0.conv.kernel: 9 is not allowed; allowed: 8 or less, to fit into the 8 × 8 below it with padding 0 (digits)
+network: {layers: [{conv: {kernel: 13, channels: 4, padding: 2}}]}
+    3:36: network.layers.0.conv.kernel: 13 is not allowed; allowed: 12 or less, to fit into the 8 × 8 below it with padding 2 (digits)
+network:\n  layers:\n  - conv: {channels: 4, kernel: 3, stride: 2}\n  - conv: {channels: 4, kernel: 4}
+    6:33: network.layers.1.conv.kernel: 4 is not allowed; allowed: 3 or less, to fit into the 3 × 3 below it with padding 0 (digits)
 optimizer: {betas: 0.9}
     3:20: optimizer.betas: 0.9 is not allowed; allowed: two numbers, each 0 or more and less than 1
 optimizer: {betas: [0.9]}
@@ -139,6 +149,8 @@ variants: {a: {data.x: 3}}
     3:24: variants.a.data.x: data is "digits", which has no keys to set
 variants: {a: {seeds..x: 3}}
     3:26: variants.a.seeds..x: "seeds..x" is not a dotted key, such as learner.rule
+variants: {a: {seeds: 2, network.layers: [conv: {channels: 1, kernel: 9}]}}
+    3:71: variants.a.network.layers.0.conv.kernel: 9 is not allowed; allowed: 8 or less, to fit into the 8 × 8 below it with padding 0 (digits)
 variants: {a: {variants: {}}}
     3:16: variants.a.variants: unknown key; allowed: $Experiment
 """
@@ -265,8 +277,18 @@ learner=np
     learner: "np" is not allowed; allowed: a mapping (keys: $LearnerSettings)
 data.x=1
     data.x: data is "digits", which has no keys to set
-seeds.0=1
-    seeds.0: seeds is [7, 8], which has no keys to set
+seeds.2=1
+    seeds.2: seeds has no item 2; allowed: 0 to 1
+seeds.-1=1
+    seeds.-1: seeds has no item -1; allowed: 0 to 1
+seeds.00=1
+    seeds.00: seeds has no item 00; allowed: 0 to 1
+seeds.first=1
+    seeds.first: seeds has no item first; allowed: 0 to 1
+seeds.1=-1
+    seeds.1: -1 is not allowed; allowed: a whole number, 0 or more
+seeds.1.x=1
+    seeds.1.x: seeds.1 is 8, which has no keys to set
 chip.name.x=1
     chip.name.x: chip.name is "ideal", which has no keys to set
 network.hidden.0=0

@@ -155,14 +155,27 @@ def test_grafts_keep_the_places_of_what_they_put_in():
 
 
 def test_a_graft_does_not_pass_through_a_value():
-    tree = parse_tree("a: 1\nb: [1]\n", "f")
-    tree.graft(("a", "x"), Tree.said(3, "--set a.x=3", "a.x"))
-    tree.graft(("b", "0"), Tree.said(3, "--set b.0=3", "b.0"))
-    assert tree.value == {"a": 1, "b": [1]}
+    tree = parse_tree("a: 1\nb: [1, 2]\nc: []\n", "f")
+    for key in ("a.x", "b.2", "b.0.x", "c.0"):
+        tree.graft(tuple(key.split(".")), Tree.said(3, f"--set {key}=3", key))
+    assert tree.value == {"a": 1, "b": [1, 2], "c": []}
     assert [str(problem) for problem in tree.problems] == [
         "--set a.x=3: a.x: a is 1, which has no keys to set",
-        "--set b.0=3: b.0: b is [1], which has no keys to set",
+        "--set b.2=3: b.2: b has no item 2; allowed: 0 to 1",
+        "--set b.0.x=3: b.0.x: b.0 is 1, which has no keys to set",
+        "--set c.0=3: c.0: c is [], which has no items to set",
     ]
+
+
+def test_a_graft_steps_into_lists():
+    tree = parse_tree("a: [1, {b: 2}, ]\n", "f")
+    tree.graft(("a", "0"), Tree.said(3, "--set a.0=3", "a.0"))
+    tree.graft(("a", "1", "c", "d"), Tree.said(4, "--set a.1.c.d=4", "a.1.c.d"))
+    assert tree.value == {"a": [3, {"b": 2, "c": {"d": 4}}]}
+    assert tree.problems == []
+    assert str(tree.problem(("a", 0), 3, "bad")) == "--set a.0=3: a.0: bad"
+    assert str(tree.problem(("a", 1, "b"), 2, "bad")) == "f:1:12: a.1.b: bad"
+    assert str(tree.problem(("a", 1, "c", "e"), None, "is missing")) == "--set a.1.c.d=4: a.1.c.e: is missing"
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,11 +2,13 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from analogsim.config.loader import parse_set
 from analogsim.config.sweeps import load_sweep
 from analogsim.errors import AnalogsimError, ArgumentError, CapabilityError, DataError, RunFolderError
+from analogsim.experiment.overview import dry_run
 from analogsim.experiment.results import claimed, held
 from analogsim.experiment.sweep import Options, Watcher, run_sweep
 
@@ -55,6 +57,33 @@ def test_what_no_trial_could_run_is_refused_before_any_is_trained(tmp_path):
         run(tmp_path / "out", changes=["axes.learner.rule=[bp, np]"])
     with pytest.raises(DataError, match=r"nosuch\.npz"):
         run(tmp_path / "out", changes=["data=npz:nosuch.npz"])
+    assert not list((tmp_path / "out").glob("trials/*"))
+
+
+def test_trials_whose_networks_do_not_fit_are_all_named_before_any_is_trained(tmp_path):
+    """On data of one's own, whose shape no file tells; a line a network, not one a trial."""
+    rows = {f"x_{part}": np.zeros((4, 3, 3), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **rows, **{f"y_{part}": np.arange(4) % 2 for part in ("train", "test")})
+    sweep = load_sweep(
+        {
+            "data": f"npz:{tmp_path / 'own.npz'}",
+            "chip": "gaussian-node",
+            "network": {"layers": [{"conv": {"channels": 1, "kernel": 3}}]},
+            "axes": {"network.layers.0.conv.kernel": [3, 4, 5], "learner.rule": ["danp", "dbp"]},
+        }
+    )
+    names = {trial.point["network.layers.0.conv.kernel"]: trial.name for trial in reversed(sweep.trials)}
+    for start in (
+        lambda: run_sweep(sweep, tmp_path / "out", Options(), Watcher()),
+        lambda: dry_run(sweep, tmp_path / "out", Options()),
+    ):
+        with pytest.raises(DataError) as caught:
+            start()
+        assert str(caught.value).split("\n") == [
+            f"trial {names[kernel]} (danp, network.layers.0.conv.kernel={kernel}, learner.rule=danp) and 1 more: "
+            f"network.layers.0.conv: kernel {kernel} does not fit into 3 × 3 with padding 0"
+            for kernel in "45"
+        ]
     assert not list((tmp_path / "out").glob("trials/*"))
 
 

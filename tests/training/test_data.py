@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from analogsim.config.schema import IMAGE_SIZES
 from analogsim.errors import DataError
 from analogsim.training.data import ARRAYS, OPENML, load_data
 
@@ -279,6 +280,18 @@ def test_fetched_colours_come_last_and_images_stay_upright(monkeypatch):
     for x, expected in ((data.x_train, upright), (data.x_test, upright // 2)):
         assert torch.equal(x[0], expected)
         assert torch.equal(x[-1], expected)
+
+
+@pytest.mark.parametrize("name", IMAGE_SIZES)
+def test_a_file_is_checked_for_the_images_that_are_loaded(monkeypatch, name):
+    """The sizes by which a network is refused before its data is fetched."""
+    inputs = {"cifar10": 3072, "sarcos": 21}.get(name, 784)
+    if name in OPENML:
+        monkeypatch.setitem(OPENML, name, (0, 2, OPENML[name][2]))
+    bunch = Bunch(np.zeros((3, inputs), np.uint8), np.array(["0", "1", "0"], dtype=object))
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda data_id, **_: bunch)
+    image = load_data(name).image_shape
+    assert (image and image[:2]) == IMAGE_SIZES[name]
 
 
 def test_fetched_reals_stay_real(monkeypatch):
