@@ -21,7 +21,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numba
 import peers
 import reads
 import timing
@@ -45,8 +44,7 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in PACKAGES},
-        "threads": {"torch": torch.get_num_threads(), "numba": numba.get_num_threads()},
-        "threading_layer": numba.config.THREADING_LAYER,  # type: ignore[attr-defined]
+        "threads": torch.get_num_threads(),  # the kernels' too
         "load_before": os.getloadavg()[0],  # above 0: the machine had other work
     }
 

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-import numba
 import torch
 
 Work = Callable[[], object]
@@ -18,7 +17,6 @@ def count_processor_time() -> None:
     global clock
     clock = time.process_time
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
 
 
 def medians(works: Sequence[Work], repeats: int) -> list[float]:
