@@ -1,17 +1,46 @@
-"""The bench runs from end to end on small sizes. What it measures is never asserted."""
+"""The bench runs from end to end on small sizes, and counts the products that steps do. What it measures is never
+asserted."""
 
+import importlib
 import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is in a checkout alone")
+
+DENSE = ("network.hidden=[16, 40]", "training.batch=20")  # W R is cheaper in the last layer, not in the second
+CONV = "network.layers=[{conv: {channels: 4, kernel: 3, stride: 2}}, {conv: {channels: 6, kernel: 3}}, {dense: 50}]"
+CLEAN = ("chip=ideal", "learner.baseline=clean", "learner.perturbation=1.0e-3")
+STEPS = {
+    "danp": ("cifar10_danp", DENSE),
+    "danp, K = 5": ("cifar10_danp", (*DENSE, "learner.samples=5")),
+    "anp": ("cifar10_danp", (*DENSE, "learner.rule=anp")),
+    "dinp, ideal": ("cifar10_danp", (*DENSE, *CLEAN, "learner.rule=dinp")),
+    "inp, ideal": ("cifar10_danp", (*DENSE, *CLEAN, "learner.rule=inp")),
+    "dinp, noisy": ("cifar10_danp", (*DENSE, "learner.rule=dinp", "chip=gaussian-node", "chip.injection_port=true")),
+    "dinp, ideal, both noisy": ("cifar10_danp", (*DENSE, *CLEAN, "learner.rule=dinp", "learner.baseline=noisy")),
+    "danp, noisy cells": ("cifar10_danp", (*DENSE, "chip=crossbar-generic")),
+    "danp, large batch": ("cifar10_danp", ("network.hidden=[16]", "training.batch=60")),  # C R in the last layer
+    "convolutions": ("cifar10_convnet", (CONV, "training.batch=20")),
+    "convolutions, noisy cells": ("cifar10_convnet", (CONV, "training.batch=20", "chip=crossbar-generic")),
+}
 
 
-@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is in a checkout alone")
+@pytest.fixture
+def bench(monkeypatch):
+    """The module of that name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
 def test_the_bench_runs(tmp_path):
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--busy", "--peers", "--json", str(figures)]
@@ -24,3 +53,40 @@ def test_the_bench_runs(tmp_path):
         assert row["work"] in shown
         assert math.isfinite(row["ratio"])
         assert row["ratio"] > 0
+
+
+class Done(TorchDispatchMode):
+    """Shapes of all products made inside: the rows by every matrix's (k, n), since passes are stacked into one."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        if name == "convolution":
+            units = out.shape[1]
+            self.rows[args[1][0].numel(), units] += out.numel() // units
+        elif name in ("mm", "addmm", "addmm_"):
+            left, right = args[-2:]
+            self.rows[tuple(right.shape)] += len(left)
+        elif name in ("bmm", "baddbmm", "mv", "addmv", "dot", "convolution_backward"):
+            raise AssertionError(f"{name} is not counted")
+        return out
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_needed_products_are_those_a_step_makes(bench, name):
+    products, trainers = bench("products"), bench("trainers")
+    trainer = trainers.make_trainer(*STEPS[name])
+    counted = products.Products.of(trainer)
+    with torch.no_grad(), Done() as done:
+        trainers.step_of(trainer)()
+    needed = Counter()
+    for m, k, n in counted.needed():
+        needed[k, n] += m
+    if name == "convolutions":  # the image is read through W R, though x*_0 is at hand: the matrices are small
+        first = counted.layers[0]
+        needed[first.inputs, first.inputs] += first.units
+    assert done.rows == needed
+    assert products.macs(counted.needed()) <= products.macs(counted.counted())
