@@ -34,6 +34,11 @@ STEPS = {
 }
 
 
+def run(script: str, *options: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture
 def bench(monkeypatch):
     """The module of that name."""
@@ -53,6 +58,52 @@ def test_the_bench_runs(tmp_path):
         assert row["work"] in shown
         assert math.isfinite(row["ratio"])
         assert row["ratio"] > 0
+
+
+def test_the_steps_run(monkeypatch, bench):
+    steps, rows = bench("step_ratios"), bench("rows")
+    monkeypatch.setattr(steps, "memory_row", lambda work, *_: rows.Row(f"{work}, memory", 1.0, 1.0, 0.0, 0.0))
+    found = steps.rows(1, "cpu", quick=True)
+    assert len({row.work for row in found}) == len(found) >= 13
+    timed = [row for row in found if row.milliseconds]
+    assert all(math.isfinite(row.ratio) and row.ratio > 0 for row in timed)
+    assert [row.work for row in timed if row.floor is None] == ["danp step, 3 × 1024, share that is products"]
+    assert all(0 < row.floor <= 1 for row in timed if row.floor is not None)
+
+
+def test_one_step_and_its_memory_are_of_the_experiment_asked_for():
+    options = (
+        "--device=cpu",
+        "--repeats=1",
+        "--experiment=cifar10_convnet",
+        f"--set={CONV}",
+        "--set=training.batch=30",
+    )
+    assert "step, cifar10_convnet, batch 30" in run("step_ratios.py", *options)
+    peak, _, allowed = map(int, run("step_ratios.py", *options, "--memory").split())
+    assert 0 < peak < 64e6  # R of the other network's first layer alone: 38 MB, and a step of it, as much again
+    assert 0 < allowed < 64e6
+
+
+def test_the_table_is_of_the_median_run(bench):
+    rows = bench("rows")
+    runs = [
+        [rows.Row("a", ratio, 1.0, 2.0, 1.0, "n", 0.5), rows.Row("b", ratio, 0.8, 0.0, 0.0, at_least=True)]
+        for ratio in (0.7, 1.5, 1.2)
+    ]
+    middle = rows.median_rows(runs)
+    assert [row.ratio for row in middle] == [1.2, 1.2]
+    assert [row.missed for row in middle] == [True, False]
+    assert rows.table(middle, markdown=True).splitlines() == [
+        "| work | ratio | all runs | target | floor | ms | bare ms | note |",
+        "|---|---|---|---|---|---|---|---|",
+        "| a | 1.20* | 0.70 … 1.50 | 1.00 | 0.50 | 2.0 | 1.0 | n |",
+        "| b | 1.20 | 0.70 … 1.50 | ≥ 0.80 |  |  |  |  |",
+        "",
+        "\\* misses its target",
+    ]
+    assert "all runs" not in rows.table(runs[0])
+    assert "0.70*" in rows.table(runs[0])
 
 
 class Done(TorchDispatchMode):
