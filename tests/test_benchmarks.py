@@ -48,16 +48,17 @@ def bench(monkeypatch):
 
 def test_the_bench_runs(tmp_path):
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--busy", "--peers", "--json", str(figures)]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    shown = run("run.py", "--quick", "--busy", "--peers", "--runs=2", "--device=cpu", f"--json={figures}", "--markdown")
     written = json.loads(figures.read_text())
     assert written["machine"]["versions"]["torch"]
     works = [row["work"] for row in written["rows"]]
     assert len(set(works)) == len(works) >= 9
     for row in written["rows"]:
-        assert row["work"] in shown
+        assert f"| {row['work']} |" in shown
         assert math.isfinite(row["ratio"])
         assert row["ratio"] > 0
+        assert len(row["runs"]) == 2
+        assert row["ratio"] in row["runs"]
 
 
 def test_the_steps_run(monkeypatch, bench):
@@ -83,6 +84,18 @@ def test_one_step_and_its_memory_are_of_the_experiment_asked_for():
     peak, _, allowed = map(int, run("step_ratios.py", *options, "--memory").split())
     assert 0 < peak < 64e6  # R of the other network's first layer alone: 38 MB, and a step of it, as much again
     assert 0 < allowed < 64e6
+
+
+def test_the_growth_of_cost_runs(tmp_path, monkeypatch, bench):
+    scaling = bench("scaling")
+    for name, sizes in (("WIDTHS", (4, 8, 16)), ("BATCHES", (1, 2, 3)), ("DEPTHS", (1, 2, 3)), ("SAMPLES", (1, 2, 3))):
+        monkeypatch.setattr(scaling, name, sizes)
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--repeats=1", "--device=cpu", f"--out={tmp_path}"])
+    scaling.main()
+    assert {path.name for path in tmp_path.iterdir()} == {"scaling.csv", "scaling.png"}
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--busy", "--device=cuda"])
+    with pytest.raises(SystemExit):
+        scaling.main()
 
 
 def test_the_table_is_of_the_median_run(bench):
