@@ -139,6 +139,13 @@ class Done(TorchDispatchMode):
         return out
 
 
+def rows_of(shapes) -> Counter:
+    rows = Counter()
+    for m, k, n in shapes:
+        rows[k, n] += m
+    return rows
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_needed_products_are_those_a_step_makes(bench, name):
     products, trainers = bench("products"), bench("trainers")
@@ -146,11 +153,25 @@ def test_needed_products_are_those_a_step_makes(bench, name):
     counted = products.Products.of(trainer)
     with torch.no_grad(), Done() as done:
         trainers.step_of(trainer)()
-    needed = Counter()
-    for m, k, n in counted.needed():
-        needed[k, n] += m
+    needed = rows_of(counted.needed())
     if name == "convolutions":  # the image is read through W R, though x*_0 is at hand: the matrices are small
         first = counted.layers[0]
         needed[first.inputs, first.inputs] += first.units
     assert done.rows == needed
     assert products.macs(counted.needed()) <= products.macs(counted.counted())
+
+
+@pytest.mark.parametrize("name", ["dinp, ideal", "danp, K = 5"])
+def test_passes_timed_alone_leave_nothing_folded(bench, name):
+    products, trainers = bench("products"), bench("trainers")
+    trainer = trainers.make_trainer(*STEPS[name])
+    counted = products.Products.of(trainer)
+    passes, step = trainers.passes_of(trainer), trainers.step_of(trainer)
+    for work, needed in (
+        (passes, counted.needed_passes()),
+        (passes, counted.needed_passes()),
+        (step, counted.needed()),
+    ):
+        with torch.no_grad(), Done() as done:
+            work()
+        assert done.rows == rows_of(needed)
