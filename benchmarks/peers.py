@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,14 +69,14 @@ def aihwkit_works(weight: torch.Tensor, x: torch.Tensor) -> Iterator[tuple[str, 
 
 @torch.no_grad()
 def rows(repeats: int, size: Size) -> list[Row]:
-    """A row each; a line is printed of what cannot be measured here."""
+    """A row each; a line on stderr is of what cannot be measured here."""
     weight, x, found = size.weight, size.x, []
     weight = weight / weight.abs().max()  # aihwkit's range
-    out, works = torch.empty(size.vectors, size.units), list(torch_works(weight, x))
+    out, works = torch.empty_like(x), list(torch_works(weight, x))
     try:
-        works.extend(aihwkit_works(weight, x))
+        works.extend(aihwkit_works(weight, x) if size.device == "cpu" else ())  # its wheel is the CPU's
     except (ImportError, RuntimeError) as error:
-        print(f"aihwkit, or the rest of it, is not measured: {error}")
+        print(f"aihwkit, or the rest of it, is not measured: {error}", file=sys.stderr)
     for name, work, times in works:
         ours, bare = medians([work, lambda: torch.mm(x, weight.T, out=out)], repeats)
         found.append(Row(name, ours * times / bare, None, ours * times * 1e3, bare * 1e3))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from products import varied
 from rows import Row
 from timing import medians
 
@@ -46,26 +47,23 @@ CELLS: dict[str, tuple[dict[str, Any], float]] = {
 
 
 @dataclass(frozen=True)
-class Counted(Row):
-    """A row with its floor: the ratio that operations and bytes, counted, would take."""
-
-    floor: float | None = None
-
-
-@dataclass(frozen=True)
 class Size:
-    """A crossbar and how many vectors it is read with."""
+    """A crossbar and how many vectors it is read with, and where."""
 
     units: int = 1024
     vectors: int = 1000
+    device: str = "cpu"
 
     @property
     def weight(self) -> torch.Tensor:
-        return torch.from_numpy(Stream.from_seed(1).normal(Address(), self.units, self.units)) / self.units**0.5
+        return self._noise(1, self.units) / self.units**0.5
 
     @property
     def x(self) -> torch.Tensor:
-        return torch.from_numpy(Stream.from_seed(2).normal(Address(), self.vectors, self.units))
+        return self._noise(2, self.vectors)
+
+    def _noise(self, seed: int, rows: int) -> torch.Tensor:
+        return torch.from_numpy(Stream.from_seed(seed).normal(Address(), rows, self.units)).to(self.device)
 
 
 def chips() -> dict[str, tuple[ChipDescription, float]]:
@@ -79,7 +77,7 @@ def chips() -> dict[str, tuple[ChipDescription, float]]:
 
 def read_rows(repeats: int, size: Size) -> list[Row]:
     weight, x, rows = size.weight, size.x, []
-    out, copied = torch.empty(size.vectors, size.units), torch.empty_like(x)
+    out, copied = torch.empty_like(x), torch.empty_like(x)
     product = 2 * size.vectors * size.units**2
     for name, (chip, target) in chips().items():
         crossbar = Crossbar(weight, chip, seed=0)
@@ -92,31 +90,32 @@ def read_rows(repeats: int, size: Size) -> list[Row]:
         floor = floor_s(chip, x.numel(), out.numel(), bare, product / bare, 2 * FLOAT * x.numel() / copy) / bare
         note = f"{product / bare / 1e9:.0f} GFLOP/s bare"
         work = f"read {size.vectors} × {size.units}²: {name}"
-        rows.append(Counted(work, ours / bare, target, ours * 1e3, bare * 1e3, note, floor))
+        rows.append(Row(work, ours / bare, target, ours * 1e3, bare * 1e3, note, floor))
     return rows
 
 
 def floor_s(chip: ChipDescription, inputs: int, outputs: int, bare: float, operations: float, bytes_: float) -> float:
     """Seconds of a read at so many operations and bytes a second."""
-    cell = chip.cell
-    assert cell is not None
-    one_sigma = cell.read_noise is not None and cell.read_noise.law == "constant"
 
     def stage(numbers: int, each: float, touched: float) -> float:
         return numbers * max(each / operations, touched * FLOAT / bytes_)
 
     check = stage(inputs, 1, 1)
-    if one_sigma:  # squares summed; y read and written
+    if not varied(chip):  # squares summed; y read and written
         return bare + check + stage(inputs, 2, 1) + stage(outputs, NORMAL + SCALE, 2)
     driven = stage(inputs, DAC, 3) if chip.dac else stage(inputs, 1, 2)  # x̂ and its square written
     return 2 * bare + check + driven + stage(outputs, NORMAL + ROOT + (ADC if chip.adc else 0), 3)
 
 
-def normals_row(repeats: int, count: int = 1000) -> Row:
-    backend, stream, cpu = get_backend("numba"), Stream.from_seed(0), torch.device("cpu")
-    works = [lambda: backend.normal(stream, Address(), count, count, cpu), lambda: torch.randn(count, count)]
+def normals_row(repeats: int, count: int, device: str) -> Row:
+    backend, stream, where = get_backend("auto", device), Stream.from_seed(0), torch.device(device)
+    works = [
+        lambda: backend.normal(stream, Address(), count, count, where),
+        lambda: torch.randn(count, count, device=where),
+    ]
     ours, theirs = medians(works, 3 * repeats)
-    same = np.array_equal(works[0]().numpy().view(np.int32), stream.normal(Address(), count, count).view(np.int32))
+    drawn = works[0]().cpu().numpy().view(np.int32)
+    same = np.array_equal(drawn, stream.normal(Address(), count, count).view(np.int32))
     note = f"against torch.randn; {'equal' if same else 'NOT EQUAL'} to NumPy's bit for bit"
     return Row(f"{count}² normals", ours / theirs, 0.25, ours * 1e3, theirs * 1e3, note)
 
@@ -180,10 +179,11 @@ def first_step_s(cache: Path) -> float:
     return taken
 
 
-def rows(repeats: int, quick: bool, busy: bool = False) -> Sequence[Row]:
+def rows(repeats: int, size: Size, quick: bool, busy: bool = False) -> Sequence[Row]:
     """Every figure of this file. quick: small, and no training; busy: no wall's time."""
-    size = Size(256, 100) if quick else Size()
-    found = [*read_rows(repeats, size), normals_row(repeats, 300 if quick else 1000)]
+    found = [*read_rows(repeats, size), normals_row(repeats, 300 if quick else 1000, size.device)]
+    if size.device != "cpu":
+        return found
     found.append(nodal_row(repeats, 32 if quick else 256))
     if not busy:
         found.append(help_row(repeats))

@@ -1,9 +1,10 @@
 """Every figure of the bench: ratios against bare products taken in the same run, beside what was aimed at.
 
-    python benchmarks/run.py [--quick] [--peers] [--busy] [--json FILE]
+    python benchmarks/run.py [--quick] [--peers] [--busy] [--device cuda] [--runs N] [--json FILE] [--markdown]
 
 Work and bare product take turns; figures are medians of --repeats turns (7). floor: the ratio that operations and
-bytes, counted, would take. --quick: small crossbars, no training, a few seconds, to see that all of it runs.
+bytes, counted, would take. --runs: the whole of it so many times, for the median ratio with the smallest and the
+largest. --quick: small sizes, half a minute, to see that all of it runs.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numba
 import peers
 import reads
+import step_ratios
 import timing
 import torch
-from rows import Row
+from rows import Row, median_rows, table
 
-PACKAGES = ("analogsim-danp", "numpy", "scipy", "torch", "numba", "llvmlite", "aihwkit")
+PACKAGES = ("analogsim-danp", "numpy", "scipy", "torch", "numba", "llvmlite", "triton", "aihwkit")
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str) -> dict[str, Any]:
     """What the figures were taken on, and with."""
     about = Path("/proc/cpuinfo")
     models = (
@@ -45,8 +46,8 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in PACKAGES},
-        "threads": {"torch": torch.get_num_threads(), "numba": numba.get_num_threads()},
-        "threading_layer": numba.config.THREADING_LAYER,  # type: ignore[attr-defined]
+        "gpu": None if device == "cpu" else torch.cuda.get_device_name(),
+        "threads": torch.get_num_threads(),  # the kernels' too
         "load_before": os.getloadavg()[0],  # above 0: the machine had other work
     }
 
@@ -58,47 +59,39 @@ def installed(name: str) -> str | None:
         return None
 
 
-def step_rows(repeats: int, left_out: bool) -> list[Row]:
-    if left_out:
-        return []
-    import step_ratios  # trains networks of its own
-
-    return step_ratios.rows(repeats)
-
-
-def show(rows: Sequence[Row]) -> None:
-    width = max(len(row.work) for row in rows)
-    print(f"{'work':{width}}{'ratio':>9}{'target':>8}{'floor':>7}{'ms':>10}{'bare ms':>10}  note")
-    for row in rows:
-        floor = getattr(row, "floor", None)
-        target = "" if row.target is None else f"{row.target:.2f}"
-        missed = " " if row.target is None or row.ratio <= row.target else "*"
-        print(
-            f"{row.work:{width}}{row.ratio:9.2f}{target:>7}{missed}{'' if floor is None else f'{floor:.2f}':>7}"
-            f"{row.milliseconds:10.2f}{row.bare_ms:10.2f}  {row.note}"
-        )
-    print("* above its target")
+def bench(given: argparse.Namespace) -> list[Row]:
+    """Every row once."""
+    repeats = 3 if given.quick else given.repeats
+    size = reads.Size(256, 100, given.device) if given.quick else reads.Size(device=given.device)
+    rows = [*reads.rows(repeats, size, given.quick, given.busy)]
+    if not given.busy:
+        rows += step_ratios.rows(repeats, given.device, given.quick)
+    if given.peers:
+        rows += peers.rows(repeats, size)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, no training: does it all run?")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it all run?")
     parser.add_argument("--peers", action="store_true", help="others' reads as well, where they are installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     parser.add_argument("--repeats", type=int, default=7, metavar="N")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="of the whole bench: the median of each ratio")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--busy", action="store_true", help="reads by processor time of one thread, no training")
     given = parser.parse_args(arguments)
+    if given.busy and given.device != "cpu":
+        parser.error("--busy counts a processor's time, not a GPU's")
     if given.busy:
         timing.count_processor_time()
-    repeats, about = 3 if given.quick else given.repeats, machine()
-    rows = [*reads.rows(repeats, given.quick, given.busy), *step_rows(repeats, given.quick or given.busy)]
-    if given.peers:
-        rows += peers.rows(repeats, reads.Size(256, 100) if given.quick else reads.Size())
-    show(rows)
+    about = machine(given.device)
+    rows = median_rows([bench(given) for _ in range(given.runs)])
+    print(table(rows, given.markdown))
     if given.json is not None:
-        given.json.write_text(
-            json.dumps({"machine": about, "busy": given.busy, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-        )
+        figures = {"machine": about, "busy": given.busy, "runs": given.runs, "rows": [asdict(row) for row in rows]}
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How cost grows: with the width, the batch, the depth, and the passes K of a step; on log-log axes.
 
-    python benchmarks/scaling.py [--busy] [--quick] [--out FOLDER]
+    python benchmarks/scaling.py [--busy] [--quick] [--device cuda] [--out FOLDER]
 
-Writes scaling.csv and scaling.png. A slope is fitted over the larger half of each curve, where what does not grow no
-longer counts: cost ~ size^slope. Networks have a square first layer, and noise for data.
+Writes scaling.csv and scaling.png; of a GPU, scaling-cuda.csv and scaling-cuda.png. A slope is fitted over the larger
+half of each curve, where what does not grow no longer counts: cost ~ size^slope. Networks have a square first layer,
+and noise for data.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import timing
 import torch
+import trainers
 
 from analogsim.chip.crossbar import Crossbar
-from analogsim.config.loader import load_chip, load_plan, parse_set
+from analogsim.config.loader import load_chip
 from analogsim.streams import Address, Stream
-from analogsim.training.build import build_trainer
 from analogsim.training.data import Dataset
 
 WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
@@ -43,25 +44,22 @@ Works = dict[str, timing.Work]
 Point = tuple[str, str, int, float]  # panel, work, size, seconds
 
 
-def noise(rows: int, columns: int) -> torch.Tensor:
-    return torch.from_numpy(Stream.from_seed(rows).normal(Address(), rows, columns))
+def noise(rows: int, columns: int, device: str) -> torch.Tensor:
+    return torch.from_numpy(Stream.from_seed(rows).normal(Address(), rows, columns)).to(device)
 
 
-def step_work(rule: str, hidden: Sequence[int], batch: int, samples: int = 1) -> timing.Work:
+def step_work(rule: str, hidden: Sequence[int], batch: int, device: str, samples: int = 1) -> timing.Work:
     """A training step of 10 classes whose inputs are as many as the first layer's units."""
     settings = (f"learner.rule={rule}", f"network.hidden={list(hidden)}", f"training.batch={batch}")
     drawn = (f"learner.samples={samples}",) if samples > 1 else ()
-    plan = load_plan("cifar10_danp", [parse_set(text) for text in settings + drawn])
-    x, y = noise(batch, hidden[0]), torch.arange(batch) % 10
+    x, y = noise(batch, hidden[0], "cpu"), torch.arange(batch) % 10
     data = Dataset("noise", x, y, x[:10], y[:10], 1.0, 10)
-    trainer = build_trainer(next(iter(plan.variants.values())), data, seed=0)
-    trainer.progress.untrained_loss = float("inf")
-    rows = torch.arange(batch)
-    return lambda: trainer._step(rows, with_angle=False)
+    return trainers.step_of(trainers.ready(trainers.load("cifar10_danp", settings + drawn), data, device))
 
 
-def read_works(width: int, batch: int) -> Works:
-    weight, x, out = noise(width, width) / width**0.5, noise(batch, width), torch.empty(batch, width)
+def read_works(width: int, batch: int, device: str) -> Works:
+    weight, x = noise(width, width, device) / width**0.5, noise(batch, width, device)
+    out = torch.empty_like(x)
     found: Works = {"bare product": lambda: torch.mm(x, weight.T, out=out)}
     for name, chip in READS.items():
         crossbar = Crossbar(weight, load_chip(chip))
@@ -69,21 +67,21 @@ def read_works(width: int, batch: int) -> Works:
     return found
 
 
-def works(panel: str, size: int) -> Works:
+def works(panel: str, size: int, device: str) -> Works:
     """What is timed at one point of a panel."""
     if panel in ("width", "batch"):
         width, batch = (size, 100) if panel == "width" else (1024, size)
-        return read_works(width, batch) | {"danp step": step_work("danp", [width], batch)}
+        return read_works(width, batch, device) | {"danp step": step_work("danp", [width], batch, device)}
     if panel == "depth":
-        return {f"{rule} step": step_work(rule, [512] * size, 256) for rule in ("danp", "anp", "bp")}
-    return {f"{rule} step": step_work(rule, [512] * 3, 256, size) for rule in ("danp", "anp")}
+        return {f"{rule} step": step_work(rule, [512] * size, 256, device) for rule in ("danp", "anp", "bp")}
+    return {f"{rule} step": step_work(rule, [512] * 3, 256, device, size) for rule in ("danp", "anp")}
 
 
-def measured(repeats: int, count: int | None) -> Iterator[Point]:
+def measured(repeats: int, count: int | None, device: str) -> Iterator[Point]:
     sizes = {"width": WIDTHS, "batch": BATCHES, "depth": DEPTHS, "samples": SAMPLES}
     for panel, all_of_them in sizes.items():
         for size in all_of_them[:count]:
-            here = works(panel, size)
+            here = works(panel, size, device)
             for work, seconds in zip(here, timing.medians(list(here.values()), repeats if size < 4096 else 3)):
                 yield panel, work, size, seconds
             del here
@@ -137,18 +135,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"the {QUICK} smallest sizes of each")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="turns; 3 from size 4096 on")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, metavar="FOLDER")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
+    if given.busy and given.device != "cpu":
+        parser.error("--busy counts a processor's time, not a GPU's")
     if given.busy:
         timing.count_processor_time()
     points = []
-    for point in measured(given.repeats, QUICK if given.quick else None):
+    for point in measured(given.repeats, QUICK if given.quick else None, given.device):
         print("{:8} {:28} {:6} {:12.6f} s".format(*point), flush=True)
         points.append(point)
-    with (given.out / "scaling.csv").open("w", newline="") as file:
+    name = "scaling" if given.device == "cpu" else f"scaling-{given.device}"
+    with (given.out / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("panel", "work", "size", "seconds"))
         writer.writerows((*point[:3], f"{point[3]:.6g}") for point in points)
-    draw(points, given.out / "scaling.png", "processor time, one thread" if given.busy else "time, median")
+    draw(points, given.out / f"{name}.png", "processor time, one thread" if given.busy else "time, median")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Training steps against their bare matrix products, in one run.
 
-    python benchmarks/step_ratios.py [--repeats 7] [--experiment cifar10_danp] [--set KEY=VALUE ...] [--profile]
+    python benchmarks/step_ratios.py [--repeats 7] [--device cuda] [--quick] [--markdown]
+    python benchmarks/step_ratios.py --experiment cifar10_danp [--set KEY=VALUE ...] [--profile | --memory]
 
-Bare products are counted, not traced, and done with torch.mm on random data of their shapes. One pass: R x and
-W x* of every layer, a convolution's at all its positions. A step: its first pass, the products of its further
-passes but for the first layer's, which they share, the weight gradients, and the decorrelation update in the cheaper
-of its two forms. What is measured may do with less (W R folded, layers reused). Work and products take turns;
-figures are medians.
+Bare products are counted from the shapes (products.py) and done with torch.mm on random numbers, a convolution's at
+all its positions. What is measured may do with less (W R folded, layers reused): a row's floor is what is needed of
+the products counted. Work and products take turns; figures are medians.
 """
 
 from __future__ import annotations
@@ -18,173 +17,128 @@ import argparse
 import ctypes
 import gc
 import itertools
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rows import Row
+from products import Bare, Products, macs
+from rows import Row, table
+from timing import medians
+from trainers import make_trainer, passes_of, step_of
 
-from analogsim.config.loader import load_plan, parse_set
-from analogsim.network import Layer
-from analogsim.streams import Address, Stream
-from analogsim.training.build import build_trainer
-from analogsim.training.data import Dataset
 from analogsim.training.loop import Trainer
 
-Shape = tuple[int, int, int]  # of a product (m, k) by (k, n)
-NET = "cifar10_danp"
+NET, CONVNET = "cifar10_danp", "cifar10_convnet"
 DINP = ("learner.rule=dinp", "learner.baseline=clean", "learner.perturbation=1.0e-3", "chip=ideal")
+SMALL = "training.batch=20"  # --quick
 MANY = 30
-
-
-def pass_products(layers: Sequence[Layer], batch: int, first: bool = True, decorrelated: bool = True) -> list[Shape]:
-    """R x and W x* of one pass. first: the first layer's too."""
-    shapes: list[Shape] = []
-    for layer in layers[0 if first else 1 :]:
-        vectors = batch * layer.positions
-        shapes += [(vectors, layer.inputs, layer.inputs)] * decorrelated + [(vectors, layer.inputs, layer.units)]
-    return shapes
-
-
-def update_products(layers: Sequence[Layer], batch: int) -> list[Shape]:
-    """Weight gradients and the step of R."""
-    shapes: list[Shape] = []
-    for layer in layers:
-        inputs, vectors = layer.inputs, batch * layer.positions
-        shapes += [(layer.units, vectors, inputs)]
-        if vectors < inputs:
-            shapes += [(vectors, inputs, inputs), (inputs, vectors, inputs)]  # X*ᵀ (X* R)
-        else:
-            shapes += [(inputs, vectors, inputs), (inputs, inputs, inputs)]  # C R
-    return shapes
-
-
-class Bare:
-    """Products of those shapes, memory for operands and results held."""
-
-    def __init__(self, shapes: Sequence[Shape]):
-        pool: dict[tuple[int, int], torch.Tensor] = {}
-        for m, k, n in shapes:
-            for shape in ((m, k), (k, n)):
-                pool.setdefault(shape, torch.randn(shape))
-        results = {(m, n): torch.empty(m, n) for m, _, n in shapes}
-        self._operands = [(pool[m, k], pool[k, n], results[m, n]) for m, k, n in shapes]
-        self.gigaflop = sum(2 * m * k * n for m, k, n in shapes) / 1e9
-
-    def __call__(self) -> None:
-        for a, b, out in self._operands:
-            torch.mm(a, b, out=out)
-
-
-def make_trainer(experiment: str = NET, settings: Sequence[str] = ()) -> Trainer:
-    """Of an experiment of examples/ on images of noise, past its first step."""
-    plan = load_plan(experiment, [parse_set(text) for text in settings])
-    chosen = next(iter(plan.variants.values()))
-    x = torch.from_numpy(Stream.from_seed(0).normal(Address(), 2 * chosen.training.batch, 3072)).view(-1, 32, 32, 3)
-    x = x.mul_(50).add_(128).clamp_(0, 255).to(torch.uint8)
-    y = torch.arange(len(x)) % 10
-    trainer = build_trainer(chosen, Dataset("noise", x, y, x[:10], y[:10], 255.0, 10), seed=0)
-    trainer.progress.untrained_loss = float("inf")
-    step_of(trainer)()
-    return trainer
-
-
-def step_of(trainer: Trainer) -> Callable[[], object]:
-    rows = torch.arange(trainer.batch)
-    return lambda: trainer._step(rows, with_angle=False)
-
-
-def passes_of(trainer: Trainer) -> Callable[[], object]:
-    """The passes of a step alone, each let go as it comes."""
-    x, _ = trainer.data.batch("train", torch.arange(trainer.batch))
-    steps = iter(range(1 << 30))
-
-    def run() -> None:
-        trainer.chip._step = 10_000 + next(steps)  # a step of its own each time
-        trainer.chip._pass = -1
-        for activities in trainer.chip.passes(x, trainer.learner.ask(trainer.chip._step, len(x))):
-            del activities
-
-    return run
-
-
-def medians(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each, taking turns, after one turn untimed."""
-    times: list[list[float]] = [[] for _ in works]
-    for turn in range(repeats + 1):
-        for work, taken in zip(works, times):
-            start = time.perf_counter()
-            work()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
-
-
-def row(work: str, ours: float, bare: float, target: float | None, note: str) -> Row:
-    return Row(work, ours / bare, target, ours * 1e3, bare * 1e3, note)
+WIDTH = 1024
+DEPTHS = (1, 3, 6, 9)
+IMAGES = 50_000  # CIFAR-10's, an epoch
 
 
 @torch.no_grad()
-def step_row(experiment: str, settings: Sequence[str], repeats: int, target: float | None = None) -> Row:
-    """A two-pass step against its products."""
-    trainer = make_trainer(experiment, settings)
-    layers, batch = trainer.chip.network.layers, trainer.batch
-    bare = Bare(
-        pass_products(layers, batch) + pass_products(layers, batch, first=False) + update_products(layers, batch)
+def step_row(
+    work: str,
+    experiment: str,
+    settings: Sequence[str],
+    repeats: int,
+    target: float | None = None,
+    device: str = "cpu",
+) -> Row:
+    """A step against its products."""
+    trainer = make_trainer(experiment, settings, device)
+    products = Products.of(trainer)
+    counted, needed = products.counted(), macs(products.needed())
+    ours, bare = medians([step_of(trainer), Bare(counted, device)], repeats)
+    billions = macs(counted) / 1e9
+    note = f"{billions:.2f} GMAC counted, {needed / 1e9:.2f} needed; bare at {2 * billions / bare:.0f} GFLOP/s"
+    work = f"{work}, batch {trainer.batch}"
+    return Row(work, ours / bare, target, ours * 1e3, bare * 1e3, note, needed / macs(counted))
+
+
+@torch.no_grad()
+def share_row(settings: Sequence[str], repeats: int, device: str) -> Row:
+    """How much of a step is the products it needs. The target is a GPU's."""
+    trainer = make_trainer(NET, settings, device)
+    step, bare = medians([step_of(trainer), Bare(Products.of(trainer).needed(), device)], repeats)
+    target, note = 0.8 if device == "cuda" else None, "the products needed, bare, over the step"
+    return Row(
+        "danp step, 3 × 1024, share that is products", bare / step, target, step * 1e3, bare * 1e3, note, None, True
     )
-    ours, floor = medians([step_of(trainer), bare], repeats)
-    rate = f"{bare.gigaflop:.0f} GFLOP, bare at {bare.gigaflop / floor:.0f} GFLOP/s"
-    return row(f"danp step, {experiment}", ours, floor, target, rate)
 
 
 @torch.no_grad()
-def many_row(repeats: int, samples: int = MANY) -> Row:
+def epoch_row(hidden: int, settings: Sequence[str], repeats: int, device: str, steps: int = 0) -> Row:
+    """The steps of an epoch, one after another, against their products. steps: 0 for all of them, or so many timed."""
+    trainer = make_trainer(NET, [f"network.hidden={[WIDTH] * hidden}", *settings], device)
+    all_steps = IMAGES // trainer.batch
+    steps = steps or all_steps
+    products = Products.of(trainer)
+    counted = products.counted()
+    ours, bare = medians([step_of(trainer, steps), Bare(counted, device)], repeats)
+    ours, bare = ours * all_steps / steps, bare * all_steps
+    note = f"{1 / ours:.3g} epochs a second, {all_steps} steps each"
+    floor = macs(products.needed()) / macs(counted)
+    return Row(f"danp epoch, {hidden} × {WIDTH}", ours / bare, None, ours * 1e3, bare * 1e3, note, floor)
+
+
+@torch.no_grad()
+def many_row(settings: Sequence[str], repeats: int, device: str = "cpu", samples: int = MANY) -> Row:
     """A whole step of K noise samples against the products of K separate passes."""
-    trainer = make_trainer(NET, [f"learner.samples={samples}"])
-    bare = Bare(pass_products(trainer.chip.network.layers, trainer.batch))
-    ours, one = medians([step_of(trainer), bare], repeats)
+    trainer = make_trainer(NET, [f"learner.samples={samples}", *settings], device)
+    products = Products.of(trainer)
+    one_pass = products.one_pass()
+    ours, bare = medians([step_of(trainer), Bare(one_pass, device)], repeats)
+    bare, floor = samples * bare, macs(products.needed()) / (samples * macs(one_pass))
     note = f"the whole step, gradients and R included; one bare pass timed, times {samples}"
-    return row(f"danp step, K = {samples}", ours, samples * one, 0.35 if samples == MANY else None, note)
+    work, target = f"danp step, K = {samples}, against {samples} passes", 0.35 if samples == MANY else None
+    return Row(work, ours / bare, target, ours * 1e3, bare * 1e3, note, floor)
 
 
 @torch.no_grad()
-def layerwise_rows(repeats: int) -> list[Row]:
+def layerwise_rows(settings: Sequence[str], repeats: int, device: str = "cpu") -> list[Row]:
     """The passes of a dinp and an inp step, and the whole steps, against L separate passes."""
     rows = []
     for rule, target in (("dinp", 0.4), ("inp", None)):
-        trainer = make_trainer(NET, [*DINP, f"learner.rule={rule}"])
-        layers, batch, mixed = trainer.chip.network.layers, trainer.batch, rule == "dinp"
-        bare = Bare(pass_products(layers, batch, decorrelated=mixed))
-        passes, step, one = medians([passes_of(trainer), step_of(trainer), bare], repeats)
-        note = f"clean pass included; one bare pass timed, times {len(layers)}"
-        rows.append(row(f"{rule} passes, ideal chip", passes, len(layers) * one, target, note))
-        rows.append(row(f"{rule} step, ideal chip", step, len(layers) * one, None, "with gradients, R and optimizer"))
+        trainer = make_trainer(NET, [*DINP, f"learner.rule={rule}", *settings], device)
+        products = Products.of(trainer)
+        one_pass, layers = products.one_pass(), len(products.layers)
+        works = [passes_of(trainer), step_of(trainer), Bare(one_pass, device)]
+        passes, step, one = medians(works, repeats)
+        note = f"clean pass included; one bare pass timed, times {layers}"
+        for work, ours, needed, aim, about in (
+            ("passes, ideal chip", passes, products.needed_passes(), target, note),
+            ("step, ideal chip", step, products.needed(), None, "the same with gradients, R and optimizer"),
+        ):
+            bare, floor = layers * one, macs(needed) / (layers * macs(one_pass))
+            work = f"{rule} {work}, against {layers} passes"
+            rows.append(Row(work, ours / bare, aim, ours * 1e3, bare * 1e3, about, floor))
     return rows
 
 
-def memory_row(settings: Sequence[str] = (), work: str = "danp step, peak memory") -> Row:
+def memory_row(work: str, experiment: str = NET, settings: Sequence[str] = ()) -> Row:
     """Bytes of a step, in a process of its own, against what they may be."""
-    command = [sys.executable, __file__, "--memory", *(f"--set={text}" for text in settings)]
+    command = [sys.executable, __file__, "--memory", "--experiment", experiment]
+    command += [f"--set={text}" for text in settings]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     peak, process, allowed = (int(word) for word in out.split())
     mega = f"{peak / 2**20:.0f} MB of tensors, {allowed / 2**20:.0f} allowed"
     note = f"{mega}: weights, R, 2 × activities, optimizer, batch; the process grew by {process / 2**20:.0f} MB"
-    return Row(work, peak / allowed, 1.0, 0.0, 0.0, note)
+    return Row(f"{work}, peak memory, of what is allowed", peak / allowed, 1.0, 0.0, 0.0, note)
 
 
-def measure_memory(settings: Sequence[str]) -> tuple[int, int, int]:
+def measure_memory(experiment: str, settings: Sequence[str]) -> tuple[int, int, int]:
     """(bytes of tensors alive at the peak of a step, growth of the process's peak over two more, bytes allowed).
 
-    Tensors: those alive before it, and torch's record of what it allocates. The process: above what a step of a tiny
-    network leaves behind; what the C library keeps of freed memory varies it by some tens of MB from run to run.
+    Tensors: those alive before it, and torch's record of what it allocates. The process: above what a step on a small
+    batch leaves behind; what the C library keeps of freed memory varies it by some tens of MB from run to run.
     """
-    make_trainer(NET, ["network.hidden=[16]", "training.batch=20", *settings])  # compiles, opens thread pools
+    make_trainer(experiment, [*settings, SMALL])  # compiles, opens thread pools
     before = resident("VmRSS")
-    trainer = make_trainer(NET, settings)
+    trainer = make_trainer(experiment, settings)
     resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew: building takes more than a step does
     for _ in range(2):
@@ -221,29 +175,34 @@ def allowed_bytes(trainer: Trainer) -> int:
     return 4 * (weights + matrices + 2 * activities + optimizer + batch * layers[0].size)
 
 
-def rows(repeats: int = 7) -> list[Row]:
-    """Every figure of this file."""
-    return [
-        step_row(NET, (), repeats, 1.15),
-        step_row("cifar10_convnet", (), repeats),
-        many_row(repeats),
-        *layerwise_rows(repeats),
-        memory_row(),
-        memory_row([f"learner.samples={MANY}"], f"danp step, K = {MANY}, peak memory"),
+def rows(repeats: int = 7, device: str = "cpu", quick: bool = False) -> list[Row]:
+    """Every figure of this file. quick: on small batches."""
+    small = [SMALL] if quick else []
+    generic = [*small, "chip=crossbar-generic"]
+    found = [
+        step_row("danp step, 3 × 1024, CIFAR-10", NET, small, repeats, 1.15, device),
+        step_row("danp step, the paper's ConvNet", CONVNET, small, repeats, 1.30, device),
+        step_row("danp step, the ConvNet on crossbar-generic", CONVNET, generic, repeats, None, device),
+        share_row(small, repeats, device),
+        many_row(small, repeats, device),
+        *layerwise_rows(small, repeats, device),
     ]
-
-
-def show(found: Sequence[Row]) -> None:
-    print(f"{'work':34}{'ratio':>7}{'target':>8}{'ms':>10}{'bare ms':>10}  note")
-    for one in found:
-        target = "" if one.target is None else f"{one.target:.2f}"
-        print(f"{one.work:34}{one.ratio:7.3f}{target:>8}{one.milliseconds:10.1f}{one.bare_ms:10.1f}  {one.note}")
+    if device == "cuda" or quick:  # minutes on a CPU
+        depths = DEPTHS[:1] if quick else DEPTHS
+        found += [epoch_row(hidden, small, repeats, device, steps=2 * quick) for hidden in depths]
+    if device == "cpu":
+        found += [
+            memory_row("danp step", NET, small),
+            memory_row(f"danp step, K = {MANY}", NET, [*small, f"learner.samples={MANY}"]),
+            memory_row("danp step, the paper's ConvNet", CONVNET, small),
+        ]
+    return found
 
 
 @torch.no_grad()
-def show_profile(experiment: str, settings: Sequence[str]) -> None:
-    step = step_of(make_trainer(experiment, settings))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def show_profile(experiment: str, settings: Sequence[str], device: str) -> None:
+    step = step_of(make_trainer(experiment, settings, device))
+    with torch.profiler.profile() as profile:
         step()
     print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=36))
 
@@ -253,19 +212,25 @@ def main() -> None:
     parser.add_argument("--experiment", help="one step of this experiment of examples/ alone, with --set")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--quick", action="store_true", help="small batches: does it all run?")
+    parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     parser.add_argument("--profile", action="store_true", help="print where the step's time goes")
-    parser.add_argument("--memory", action="store_true", help="print the peak and the allowed bytes, and no more")
+    parser.add_argument("--memory", action="store_true", help="print peak, growth and allowed bytes, and no more")
     given = parser.parse_args()
     experiment = given.experiment or NET
     if given.memory:
+        if given.device != "cpu":
+            parser.error("--memory is of a process on the CPU")
         with torch.no_grad():
-            print(*measure_memory(given.settings))
+            print(*measure_memory(experiment, given.settings))
     elif given.profile:
-        show_profile(experiment, given.settings)
+        show_profile(experiment, given.settings, given.device)
     elif given.experiment or given.settings:
-        show([step_row(experiment, given.settings, given.repeats)])
+        one = step_row(f"step, {experiment}", experiment, given.settings, given.repeats, device=given.device)
+        print(table([one], given.markdown))
     else:
-        show(rows(given.repeats))
+        print(table(rows(given.repeats, given.device, given.quick), given.markdown))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-import numba
 import torch
 
 Work = Callable[[], object]
@@ -18,7 +17,13 @@ def count_processor_time() -> None:
     global clock
     clock = time.process_time
     torch.set_num_threads(1)
-    numba.set_num_threads(1)
+
+
+def now() -> float:
+    """Seconds on the clock, once a GPU in use has done all that it was asked to."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return clock()
 
 
 def medians(works: Sequence[Work], repeats: int) -> list[float]:
@@ -26,8 +31,8 @@ def medians(works: Sequence[Work], repeats: int) -> list[float]:
     times: list[list[float]] = [[] for _ in works]
     for turn in range(repeats + 1):
         for work, taken in zip(works, times):
-            start = clock()
+            start = now()
             work()
             if turn:
-                taken.append(clock() - start)
+                taken.append(now() - start)
     return [statistics.median(taken) for taken in times]
