@@ -91,6 +91,15 @@ def test_first_order_ir_drop_beats_the_linear_form(tmp_path):
     assert (tmp_path / "ir_drop.png").stat().st_size > 10_000
 
 
+def test_the_convnet_s_table_is_that_of_its_curves(tmp_path):
+    results = ROOT / "examples" / "results"
+    found = example("convnet_picture").main(results / "cifar10_convnet.csv", tmp_path)
+    assert (tmp_path / "cifar10_convnet.md").read_text() == (results / "cifar10_convnet.md").read_text()
+    assert (tmp_path / "cifar10_convnet.png").stat().st_size > 10_000
+    for row in found.itertuples():  # the README's rows are these
+        assert f"| {row[4]} | {row[5]} | {row[6]} |" in README
+
+
 def test_noisy_vs_clean_trains_all_four_and_draws_them_together(tmp_path):
     done = run("train", "noisy_vs_clean", "--set", "training.epochs=1", "--seed", "0", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
