@@ -9,7 +9,7 @@ K noisy passes are averaged, all against the one first pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,16 +47,18 @@ class ActivityPerturbation:
         passes, lost = iter(activities), iter(losses)  # not zipped: zip holds a pair until the next one is there
         first, first_loss = next(passes), next(lost)
         errors = [torch.zeros_like(a) for a in first.pre_activations]
-        deltas = [torch.empty_like(a) for a in first.pre_activations]
         for loss in lost:
-            noisy = next(passes)
-            for delta, n, a in zip(deltas, noisy.pre_activations, first.pre_activations):
-                torch.sub(n, a, out=delta)
-            factor = safe_ratio((loss - first_loss) * (self.network.nodes / self.samples), squared_norm(deltas))
-            for error, delta in zip(errors, deltas):
-                add_scaled(error, factor, delta)
-            del noisy  # ahead of the next pass
+            self._add(errors, next(passes), first, loss - first_loss)  # let go of ahead of the next pass
         return errors, first.inputs
+
+    def _add(self, errors: Sequence[Tensor], noisy: Activities, first: Activities, change: Tensor) -> None:
+        """(N / K) δL δa / ‖δa‖² to the errors; δa is made a layer at a time, twice, so that it is never held whole."""
+        squared = torch.zeros(len(change), device=change.device)
+        for n, a in zip(noisy.pre_activations, first.pre_activations):
+            squared += squared_norm(n - a)
+        factor = safe_ratio(change * (self.network.nodes / self.samples), squared)
+        for error, n, a in zip(errors, noisy.pre_activations, first.pre_activations):
+            add_scaled(error, factor, n - a)
 
     def state(self) -> dict[str, Tensor]:
         return {}
