@@ -307,7 +307,7 @@ def test_memory_and_time(data):
     memory = result.memory_bytes
     assert memory["data"] == 4 * (ROWS + 10) * (INPUTS + 2)
     assert memory["optimizer"] == 4 * 4 * (2 * INPUTS + 2)  # change, gradient and Adam's two moments
-    assert memory["activities"] == 4 * 100 * (INPUTS + 2 * 2 * 2)  # two passes of a, x and outputs
+    assert memory["activities"] == 4 * 100 * (2 * INPUTS + 2 * 2 * 2 + 2)  # x, x*; two passes of a and f(a); errors
     assert memory["weights"] >= 4 * 2 * INPUTS
     assert result.seconds is not None
     assert 0 < result.seconds < 60
