@@ -233,7 +233,7 @@ class PassRunner:
         else:
             assert vectors is not None
             read = crossbar.read_passes(vectors, addresses, epsilons, stacked)
-        own = vectors is None or stacked or vectors.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+        own = vectors is None or stacked or not _share_memory(vectors, x)
         return _handed(read, vectors, passes, fresh=own)  # others have the same x, and vectors may be a view of it
 
     def _read_in_parts(
@@ -293,6 +293,10 @@ def _key(*of: Tensor | None) -> tuple[object, ...] | None:
     if any(tensor.is_inference() for tensor in there):
         return None
     return *(tensor._version for tensor in there), id(of[-1])
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _handed(read: Sequence[Tensor], vectors: Tensor | None, passes: Sequence[Pass], fresh: bool) -> list[Read]:
