@@ -1,6 +1,6 @@
-"""What a GPU would run: noise bit for bit as on the CPU, and no instruction that could round otherwise.
+"""What a GPU would run: noise bit for bit as on the CPU, products to rounding, no instruction that rounds otherwise.
 
-The first needs a GPU. The second compiles the Triton kernels for one, which needs none.
+The first two need a GPU. The last compiles the Triton kernels for one, which needs none.
 """
 
 import json
@@ -59,6 +59,69 @@ def test_the_output_stage_on_a_gpu_is_the_cpus_bit_for_bit(name, noise):
     expected = get_backend("torch").output_stage(y.clone(), STREAM, PASS, *given, 7)
     there = [None if tensor is None else tensor.cuda() for tensor in given]
     assert same_bits(get_backend(name, "cuda").output_stage(y.cuda(), STREAM, PASS, *there, 7), expected)
+
+
+# --- products ---------------------------------------------------------------------------------------
+
+there = pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("torch", "cpu"),
+        pytest.param("torch", "cuda", marks=cuda),
+        pytest.param("triton", "cuda", marks=[cuda, triton]),
+    ],
+)
+SHAPES = [(64, 10, 784), (5, 9, 32, 27), (300, 1024, 1024), (0, 3, 4)]  # of x but its last axis, outputs, inputs
+WINDOWS = [(1, 1, 0), (3, 1, 1), (3, 2, 0)]  # kernel, stride, padding
+
+
+def normals(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def check_product(product, device, shape):
+    *rows, out, width = shape
+    x, matrix = normals(*rows, width), normals(out, width)
+    check_sums(product(x.to(device), matrix.to(device)), x.double() @ matrix.double().T, width)
+
+
+def check_convolution(convolve, device, window):
+    x, matrix = normals(20, 9, 8, 5), normals(7, 5 * window[0] ** 2)
+    exact = get_backend("numpy").convolve(x, matrix, *window)
+    check_sums(convolve(x.to(device), matrix.to(device), *window), exact, matrix.shape[1])
+
+
+def check_sums(found, exact, terms):
+    """Of products of normals: float32 is off by 1e-6 of their deviation √terms or so, TF32 by 1e-3."""
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu().double(), exact.double(), rtol=0, atol=3e-5 * terms**0.5)
+
+
+@there
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_product_is_the_exact_one_to_float32(name, device, shape):
+    check_product(get_backend(name, device).product, device, shape)
+
+
+@there
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_convolution_is_the_exact_one_to_float32(name, device, window):
+    check_convolution(get_backend(name, device).convolve, device, window)
+
+
+def test_products_in_tf32_would_show():
+    def short(tensor):
+        """Ten bits of the fraction are left."""
+        return (tensor.view(torch.int32) + 2**12 & -(2**13)).view(torch.float32)
+
+    backend = get_backend("torch")
+    with pytest.raises(AssertionError):
+        check_product(lambda x, matrix: backend.product(short(x), short(matrix)), "cpu", SHAPES[0])
+    with pytest.raises(AssertionError):
+        check_convolution(lambda x, matrix, *rest: backend.convolve(short(x), short(matrix), *rest), "cpu", WINDOWS[1])
+
+
+# --- in the interpreter -----------------------------------------------------------------------------
 
 
 @triton
