@@ -7,8 +7,8 @@
 | torch  | torch             | torch operations            | CPU, CUDA |
 | triton | torch             | one fused Triton kernel     | CUDA      |
 
-All draw the same noise bit for bit (streams.py). `auto` is numba on the CPU; on a GPU triton where it is
-installed (torch for Linux brings it along), else torch.
+All draw the same noise bit for bit (streams.py). `auto` is numba on the CPU; on a GPU triton where 3.6 or later is
+installed (recent torch for Linux brings one along), else torch.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NAMES = ("numpy", "numba", "torch")
 ON_GPU = ("torch", "triton")
+EXACT_TRITON = (3, 6)  # what older ones compile takes subnormal numbers for 0 in divisions and square roots
 
 
 class Backend(Protocol):
@@ -74,15 +75,14 @@ def get_backend(name: str = "auto", device: str | torch.device = "cpu") -> Backe
     """The backend of that name. Raises ArgumentError for an unknown name or an unfit device."""
     kind = str(device).split(":")[0]
     if name == "auto":
-        name = "numba" if kind == "cpu" else "triton" if find_spec("triton") else "torch"
+        name = "numba" if kind == "cpu" else "triton" if has_triton() else "torch"
     if name not in (*NAMES, *ON_GPU):
         raise ArgumentError("backend", name, f"auto, {', '.join(NAMES)}; and triton on a GPU")
     if kind != "cpu" and name not in ON_GPU:
         raise ArgumentError("backend", name, f"torch on device {device}, or triton")
-    if name == "triton" and (find_spec("triton") is None or (kind == "cpu" and not interpreted())):
-        raise ArgumentError(
-            "backend", name, f"auto, {', '.join(NAMES)}: triton needs a GPU and the package of that name"
-        )
+    if name == "triton" and not ((kind != "cpu" or interpreted()) and has_triton()):
+        needs = "triton needs a GPU and the package of that name, 3.6 or later"
+        raise ArgumentError("backend", name, f"auto, {', '.join(NAMES)}: {needs}")
     if name == "numpy":
         from analogsim.backends.reference import NumpyBackend as chosen
     elif name == "numba":
@@ -92,6 +92,15 @@ def get_backend(name: str = "auto", device: str | torch.device = "cpu") -> Backe
     else:
         from analogsim.backends.torch import TorchBackend as chosen
     return chosen()
+
+
+def has_triton() -> bool:
+    """Triton is installed, and one whose kernels round as all others do."""
+    if find_spec("triton") is None:
+        return False
+    from triton import __version__ as version  # pyright: ignore
+
+    return tuple(int(part) for part in version.split(".")[:2]) >= EXACT_TRITON
 
 
 def interpreted() -> bool:

@@ -89,6 +89,18 @@ class CountingLedger:
         own = (self.reads, self.conversions, self.writes, self.pulses)
         return (*own, slots.tile_reads, slots.reads, slots.conversions, slots.pulses)
 
+    def of_passes(self) -> tuple[int, ...]:
+        """Those that passes add to. They are on the host: to look at them waits for no device."""
+        slots = self.slots
+        return self.reads, self.conversions, slots.tile_reads, slots.reads, slots.conversions
+
+    def share(self, before: Sequence[int], own: int, whole: int) -> None:
+        """Of the passes since `before`, `own` of `whole` equal parts were counted here: count those of others too."""
+        slots = self.slots
+        self.reads, self.conversions, slots.tile_reads, slots.reads, slots.conversions = (
+            then + (now - then) // own * whole for now, then in zip(self.of_passes(), before)
+        )
+
     def state(self) -> Tensor:
         """The same, to be saved."""
         return torch.tensor(self.counts())

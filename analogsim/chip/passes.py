@@ -145,12 +145,13 @@ class PassRunner:
             return crossbar.weight if crossbar.linear else None
         if index in self.mixers or samples * layer.positions <= layer.units:
             return None
-        key = (crossbar.weight._version, id(decorrelation), decorrelation._version)
-        folded = self._folded.get(index)
-        if folded is None or folded[0] != key:
-            product = self.backend.product(crossbar.weight, decorrelation.T)
-            folded = self._folded[index] = (key, decorrelation, product)
-        return folded[2]
+        key, folded = _key(crossbar.weight, decorrelation), self._folded.get(index)
+        if key is not None and folded is not None and folded[0] == key:
+            return folded[2]
+        product = self.backend.product(crossbar.weight, decorrelation.T)
+        if key is not None:
+            self._folded[index] = (key, decorrelation, product)
+        return product
 
     def _above(self, index: int, a: Tensor) -> Tensor:
         """f(a) of the passes that share it, in this group and those that follow."""
@@ -174,8 +175,7 @@ class PassRunner:
         crossbar, matrix = self.crossbars[index], self.matrices[index]
         if index in self.mixers or self._window(index) or (index > 0 and not crossbar.linear):
             return self._read(index, self._matrix(index, saved), x, passes, epsilons, stacked=False)
-        versions = (t._version for t in (x, crossbar.weight, self.biases[index], matrix) if t is not None)
-        key, held = (*versions, id(matrix)), self._held.pop(index, None)
+        key, held = _key(x, crossbar.weight, self.biases[index], matrix), self._held.pop(index, None)
         if held is not None and (held.x is not x or held.key != key):
             held = None
         addresses, vectors = [one.address for one in passes], None
@@ -184,7 +184,7 @@ class PassRunner:
             value = self._common_product(index, x, vectors, saved) if held is None else held.value
         else:
             value = vectors = self._vectors(index, x, addresses[:1]) if held is None else held.value
-        if held is None and more:
+        if held is None and more and key is not None:
             held = Held(x, key, matrix, value)
         if held is not None:
             self._held[index] = held
@@ -233,7 +233,7 @@ class PassRunner:
         else:
             assert vectors is not None
             read = crossbar.read_passes(vectors, addresses, epsilons, stacked)
-        own = vectors is None or stacked or vectors.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+        own = vectors is None or stacked or not _share_memory(vectors, x)
         return _handed(read, vectors, passes, fresh=own)  # others have the same x, and vectors may be a view of it
 
     def _read_in_parts(
@@ -282,6 +282,21 @@ class PassRunner:
         if isinstance(layer, ConvLayer):
             return self.backend.convolve(layer.image(x), matrix, layer.kernel, layer.stride, layer.padding)
         return self.backend.product(layer.vectors(x), matrix)
+
+
+def _key(*of: Tensor | None) -> tuple[object, ...] | None:
+    """The versions of these tensors and which one the last is: of what is made of them, other once one changes.
+
+    None where torch counts no versions (inference mode): nothing is then kept.
+    """
+    there = [tensor for tensor in of if tensor is not None]
+    if any(tensor.is_inference() for tensor in there):
+        return None
+    return *(tensor._version for tensor in there), id(of[-1])
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _handed(read: Sequence[Tensor], vectors: Tensor | None, passes: Sequence[Pass], fresh: bool) -> list[Read]:

@@ -12,7 +12,7 @@ the whole chip, writes it alike, and is told the same sums; the first alone writ
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -151,17 +151,19 @@ class Team:
             layers.append(replace(layer, weight=weight, bias=None if bias is None else self.sum(bias * part)))
         return WeightUpdate(tuple(layers))
 
-    def count(self, chip: Chip, before: Tensor | None) -> None:
-        """Count what the others' passes cost as well. before: the ledger's state ahead of this step's passes."""
+    def count(self, chip: Chip, before: Sequence[int] | None) -> None:
+        """Count what the others' passes cost as well; a row costs what any other does, and so does a pass.
+
+        before: the ledger's `of_passes` ahead of this step's. Nobody is asked, so that nobody is waited for.
+        """
         if before is None or not isinstance(chip, SimulatedChip):
             return
-        spent = chip.ledger.state() - before
         if self._passes is None:
-            chip.ledger.load(before + self.sum(spent))
+            chip.ledger.share(before, self.rows, self.whole)
             return
         passes, later = (self._passes.before(n) for n in (self._passes.samples, self._part(self._passes.samples).stop))
         chip.skip(passes - later)
-        chip.ledger.load(before + spent // (later - self.skipped) * passes)  # every pass costs the same
+        chip.ledger.share(before, later - self.skipped, passes)
 
     def _gathered(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in order; exact, since each adds its own to zeros."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from analogsim.at_hand import at_hand
 from analogsim.backends.torch import full_precision, tf32_products
 from analogsim.chip.chip import SimulatedChip
 from analogsim.chip.passes import passes_at_once
@@ -32,7 +33,7 @@ from analogsim.training.distributed import ALONE, Team
 from analogsim.training.optimizer import Optimizer
 
 DIVERGED = 10.0  # times the untrained loss
-LOOK_EVERY = 50  # steps between two looks at a GPU's losses; a look waits for all that is queued there
+LOOK_EVERY = 50  # steps between two looks at a GPU's losses, each a wait for all that is queued there
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Trainer:
         after_step: Callable[[], None] = lambda: None,
         after_epoch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train until done, diverged, or `stop()` between two steps."""
+        """Train until done, diverged, or `stop()` between two steps; of several processes on GPUs, at a look."""
         with full_precision():
             steps = self.steps(stop, after_step, after_epoch)
             asked = next(steps, None)
@@ -113,16 +114,19 @@ class Trainer:
             order = order.to(self.data.x_train.device)
             angle = None
             while progress.batches < self.batches:
-                if self.team.any(stop()):
+                if (self.team.size == 1 or self._looks(progress.batches)) and self.team.any(stop()):
                     return
                 rows = order[progress.batches * self.batch : (progress.batches + 1) * self.batch]
                 last = progress.batches == self.batches - 1
                 angle = yield rows, self.angle and last
                 tick()
-                if (last or self._looks(progress.batches)) and self._diverged():
+                looked = last or self._looks(progress.batches)
+                if looked and self._diverged():
                     progress.status = "diverged"
                     break
-                if not last:  # its angle is in no checkpoint; the epoch's own follows at once
+                # The last one's angle is in no checkpoint; the epoch's own follows at once. Between two looks the
+                # processes hold a part of the losses each, and none can save.
+                if not last and (looked or self.team.size == 1):
                     after_step()
             self._record_epoch(angle)
             if self.team.size > 1:
@@ -133,9 +137,9 @@ class Trainer:
             after_epoch()
 
     def _looks(self, batches: int) -> bool:
-        """Whether the losses are looked at after that many batches of the epoch: where that costs nothing, always."""
-        alone_on_gpu = self.data.x_train.is_cuda and self.team.size == 1
-        return not alone_on_gpu or batches % LOOK_EVERY == 0
+        """Whether the losses are looked at after that many batches of the epoch: where that costs nothing, always.
+        The processes of a team, all of which say the same, meet there and nowhere else."""
+        return at_hand(self.data.x_train) or batches % LOOK_EVERY == 0
 
     def _diverged(self) -> bool:
         """Look at the losses of the steps since the last look. One odd sample is no divergence, a mean is."""
@@ -156,7 +160,7 @@ class Trainer:
     def _step(self, rows: Tensor, with_angle: bool) -> float | None:
         progress, team, whole = self.progress, self.team, len(rows)
         x, y = self.data.batch("train", rows[team.begin(whole)])
-        before = self.chip.ledger.state() if team.share and isinstance(self.chip, SimulatedChip) else None
+        before = self.chip.ledger.of_passes() if team.share and isinstance(self.chip, SimulatedChip) else None
         exact = self.true_gradient(x, y) if with_angle else None
         gradient, sums = self.gradient(x, y, progress.step)
         team.count(self.chip, before)
@@ -275,7 +279,7 @@ class Trainer:
         return pulses | {"energy_J": ledger.energy_J, "latency_s": ledger.latency_s}
 
     def checkpoint(self) -> Checkpoint:
-        """The whole state, its tensors by reference."""
+        """The whole state, its tensors by reference. Between two looks all processes of a team must ask for it."""
         self._look()
         tensors: dict[str, Tensor] = {}
         for part, state in self._parts().items():

@@ -1,4 +1,4 @@
-"""What a GPU would run: noise bit for bit as on the CPU, convolutions in float32, no instruction that rounds otherwise.
+"""What a GPU would run: noise bit for bit as on the CPU, products to rounding, no instruction that rounds otherwise.
 
 The first two need a GPU. The last compiles the Triton kernels for one, which needs none.
 """
@@ -7,21 +7,19 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 import analogsim
-from analogsim.backends import get_backend, interpreted
-from analogsim.backends.torch import TorchBackend
+from analogsim.backends import get_backend, has_triton, interpreted
 from analogsim.streams import Address, HeldStep, Stream
 
 STREAM = Stream.from_seed(5).child("a chip's")
 PASS = Address(2**31 + 3, 2**32 - 1, 2**32 - 7)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
-triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+triton = pytest.mark.skipif(not has_triton(), reason="Triton 3.6 or later is not installed")
 each = pytest.mark.parametrize("name", ["torch", pytest.param("triton", marks=triton)])
 
 
@@ -63,51 +61,80 @@ def test_the_output_stage_on_a_gpu_is_the_cpus_bit_for_bit(name, noise):
     assert same_bits(get_backend(name, "cuda").output_stage(y.cuda(), STREAM, PASS, *there, 7), expected)
 
 
-CONVOLUTIONS = [(1, 1, 0), (3, 1, 1), (3, 2, 0), (5, 3, 2)]
+# --- products ---------------------------------------------------------------------------------------
+
+there = pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("torch", "cpu"),
+        pytest.param("torch", "cuda", marks=cuda),
+        pytest.param("triton", "cuda", marks=[cuda, triton]),
+    ],
+)
+SHAPES = [(64, 10, 784), (5, 9, 32, 27), (300, 1024, 1024), (0, 3, 4)]  # of x but its last axis, outputs, inputs
+WINDOWS = [(1, 1, 0), (3, 1, 1), (3, 2, 0)]  # kernel, stride, padding
 
 
-def check_convolution(backend, device, kernel, stride, padding):
-    """Sums of 32 to 800 products, of order 1: float32 is 1e-6 off; TF32, torch's default on a GPU, 1e-3."""
-    generator, size = torch.Generator().manual_seed(0), 32 * kernel**2
-    x = torch.randn(20, 17, 13, 32, generator=generator)
-    matrix = torch.randn(24, size, generator=generator) / size**0.5
-    there = backend.convolve(x.to(device), matrix.to(device), kernel, stride, padding)
-    assert there.is_contiguous()
-    here = get_backend("torch").convolve(x, matrix, kernel, stride, padding)
-    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)
+def normals(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@cuda
-@each
-@pytest.mark.parametrize("how", CONVOLUTIONS)
-def test_a_convolution_on_a_gpu_is_the_cpus(name, how):
-    check_convolution(get_backend(name, "cuda"), "cuda", *how)
+def check_product(product, device, shape):
+    *rows, out, width = shape
+    x, matrix = normals(*rows, width), normals(out, width)
+    check_sums(product(x.to(device), matrix.to(device)), x.double() @ matrix.double().T, width)
 
 
-class InTF32(TorchBackend):
-    """Operands of 10 bits behind the point, as a GPU would round them."""
-
-    def convolve(self, x, matrix, *how):
-        rounded = (((part.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32) for part in (x, matrix))
-        return super().convolve(*rounded, *how)
+def check_convolution(convolve, device, window):
+    x, matrix = normals(20, 9, 8, 5), normals(7, 5 * window[0] ** 2)
+    exact = get_backend("numpy").convolve(x, matrix, *window)
+    check_sums(convolve(x.to(device), matrix.to(device), *window), exact, matrix.shape[1])
 
 
-@pytest.mark.parametrize("how", CONVOLUTIONS)
-def test_the_comparison_of_convolutions_would_see_tf32(how):
-    with pytest.raises(AssertionError, match="not close"):
-        check_convolution(InTF32(), "cpu", *how)
+def check_sums(found, exact, terms):
+    """Of products of normals: float32 is off by 1e-6 of their deviation √terms or so, TF32 by 1e-3."""
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu().double(), exact.double(), rtol=0, atol=3e-5 * terms**0.5)
+
+
+@there
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_product_is_the_exact_one_to_float32(name, device, shape):
+    check_product(get_backend(name, device).product, device, shape)
+
+
+@there
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_convolution_is_the_exact_one_to_float32(name, device, window):
+    check_convolution(get_backend(name, device).convolve, device, window)
+
+
+def test_products_in_tf32_would_show():
+    def short(tensor):
+        """Ten bits of the fraction are left."""
+        return (tensor.view(torch.int32) + 2**12 & -(2**13)).view(torch.float32)
+
+    backend = get_backend("torch")
+    with pytest.raises(AssertionError):
+        check_product(lambda x, matrix: backend.product(short(x), short(matrix)), "cpu", SHAPES[0])
+    with pytest.raises(AssertionError):
+        check_convolution(lambda x, matrix, *rest: backend.convolve(short(x), short(matrix), *rest), "cpu", WINDOWS[1])
+
+
+# --- in the interpreter -----------------------------------------------------------------------------
 
 
 @triton
 @pytest.mark.skipif(not interpreted(), reason="Triton compiles here, and the tests above run what it makes")
 @pytest.mark.parametrize("lanes", [16, 64, 1024])
 def test_how_a_row_is_shared_out_changes_no_bit(monkeypatch, lanes):
-    backend = get_backend("triton")
+    backend, address = get_backend("triton"), Address(PASS.step, PASS.pass_index, 2**32 - 2)  # the third row's is 0
     monkeypatch.setattr(sys.modules["analogsim.backends.triton"], "SIZE", lanes)
-    z = backend.normal(STREAM, PASS, 3, 700, torch.device("cpu"))
-    assert same_bits(z, STREAM.normal(PASS, 3, 700))
+    z = backend.normal(STREAM, address, 3, 700, torch.device("cpu"))
+    assert same_bits(z, STREAM.normal(address, 3, 700))
     y, sigma = torch.ones(3, 7, 100), torch.full((3, 7), 0.5)
-    assert same_bits(backend.output_stage(y.clone(), STREAM, PASS, sigma, None, None, 0), 1 + 0.5 * z.view(3, 7, 100))
+    given = (STREAM, address, sigma, None, None, 0)
+    assert same_bits(backend.output_stage(y.clone(), *given), 1 + 0.5 * z.view(3, 7, 100))
 
 
 # --- compiled for a GPU that need not be there -----------------------------------------------------
@@ -145,8 +172,9 @@ print(json.dumps(found))
 def compiled():
     """The float32 instructions of every kernel, compiled for an H100 (sm_90) in a process that does not interpret."""
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    paths = {"PYTHONPATH": str(Path(analogsim.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=kept | paths, capture_output=True, text=True)
+    paths = [str(Path(analogsim.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = kept | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -6,7 +6,6 @@ Bits are compared as int32, so that -0 and 0, and one NaN and another, count as 
 
 import sys
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analogsim.backends import NAMES, get_backend, interpreted
+from analogsim.backends import NAMES, get_backend, has_triton, interpreted
 from analogsim.backends import numba as kernels
 from analogsim.errors import ArgumentError
 from analogsim.network import ConvLayer
@@ -25,13 +24,16 @@ CPU = torch.device("cpu")
 STREAM = Stream.from_seed(21).child("read noise", 0)
 PASS = Address(3, 1)
 BACKENDS = [pytest.param(get_backend(name), id=name) for name in NAMES]
-if find_spec("triton") and interpreted():
+if has_triton() and interpreted():
     BACKENDS.append(pytest.param(get_backend("triton"), id="triton"))
     sys.modules["analogsim.backends.triton"].SIZE = 4096  # the interpreter takes as long for many lanes as for few
 else:
-    reason = "runs on a GPU here" if find_spec("triton") else "triton is not installed"
+    reason = "runs on a GPU here" if has_triton() else "3.6 or later is not installed"
     BACKENDS.append(pytest.param(None, id="triton", marks=pytest.mark.skip(reason=f"Triton's interpreter: {reason}")))
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
+*OTHERS, TRITON = BACKENDS  # the interpreter takes 10 to 20 ms a row; many rows are for `pytest -m slow`
+SLOWLY = pytest.param(*TRITON.values, id=TRITON.id, marks=[*TRITON.marks, pytest.mark.slow])
+every_backend_many_rows = pytest.mark.parametrize("backend", [*OTHERS, SLOWLY])
 
 
 def assert_same_bits(left, right):
@@ -65,7 +67,7 @@ words_32 = st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 3, 2**32 - 1
 addresses = st.builds(Address, words_32, words_32, words_32)
 
 
-@every_backend
+@every_backend_many_rows
 @pytest.mark.parametrize("count", [1, 2])
 @settings(max_examples=50, deadline=None)
 @given(address=addresses, rows=st.integers(0, 40), outputs=st.integers(1, 300), seed=st.integers(0))
@@ -76,7 +78,7 @@ def test_normals_are_those_of_the_stream(backend, count, address, rows, outputs,
     assert_same_bits(z, stream.normal(address, rows, outputs))
 
 
-@every_backend
+@every_backend_many_rows
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_normals_of_a_whole_layer_agree(backend, count):
     """2·10^5 draws at once, as the kernels vectorise and share them out over threads."""
@@ -183,7 +185,7 @@ def test_without_noise_and_adc_y_comes_back(backend):
     assert torch.equal(stage(backend, y, None, torch.zeros_like(y)), y)
 
 
-@every_backend
+@every_backend_many_rows
 @pytest.mark.parametrize("chunk", [1, 5, 36])
 @pytest.mark.parametrize("count", [1, 2])
 def test_chunks_and_threads_change_no_bit(backend, chunk, count):

@@ -29,7 +29,10 @@ NODE = load_chip("gaussian-node").replace(injection_port=True, **{"node_noise.si
 CELLS = ChipDescription.model_validate(
     {"name": "cells", "injection_port": True, "cell": {"read_noise": {"law": "constant", "sigma_uS": 0.3}}}
 )
-CHIPS = {chip.name: chip for chip in (load_chip("ideal"), NODE, load_chip("crossbar-generic"), CELLS)}
+CONVERTERS = ChipDescription.model_validate(  # noise-free
+    {"name": "converters", "cell": {}, "dac": {"bits": 8}, "adc": {"bits": 9, "bound": 10.0}}
+)
+CHIPS = {chip.name: chip for chip in (load_chip("ideal"), NODE, load_chip("crossbar-generic"), CELLS, CONVERTERS)}
 CHIPS = {name: chip.replace(injection_port=True) for name, chip in CHIPS.items()}
 # STACKED_BYTES, STREAMED_BYTES: a pass and a row at a time; a few; everything at once.
 BUDGETS = {"a byte": (1, 1), "several rows": (12_000, 5_000), "everything": (2**40, 2**40)}
@@ -112,7 +115,7 @@ def close(pairs, share):
 @every_chip
 @every_network
 def test_passes_are_those_of_single_runs(network, description, backend, count, budget, monkeypatch):
-    """crossbar-generic: one number in twenty may tip over to the next code of a converter."""
+    """One number in twenty may tip over to the next code of a converter."""
     x, probes = images(network), probes_of(network, count)
     ours, theirs = (build(network, description, backend) for _ in range(2))
     alone = [theirs.run(x, probe) for probe in probes]
@@ -317,8 +320,12 @@ def test_patches_nobody_keeps_are_made_a_part_at_a_time(description, monkeypatch
 @every_chip
 @every_network
 def test_what_is_handed_out_is_the_caller_s_own(network, description, backend, budget, monkeypatch):
-    """Overwriting each pass as it comes changes neither the chip, x, nor the passes after it; no two overlap."""
     limit(monkeypatch, budget)
+    check_own(network, description, backend)
+
+
+def check_own(network, description, backend="numba"):
+    """Overwriting each pass as it comes changes neither the chip, x, nor the passes after it; no two overlap."""
     x, probes = images(network), probes_of(network, 7)
     ours, theirs = (build(network, description, backend) for _ in range(2))
     kept = []
@@ -341,6 +348,18 @@ def test_what_is_handed_out_is_the_caller_s_own(network, description, backend, b
 def apart(one, other):
     (start, end), (begin, stop) = ((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in (one, other))
     return end <= begin or stop <= start
+
+
+MEMORY_BUGS = {"an x* that is x itself taken for a copy": "_share_memory"}
+
+
+@pytest.mark.parametrize("bug", MEMORY_BUGS)
+def test_the_check_of_memory_catches(bug, monkeypatch):
+    """A layer without R, which all passes have the same x of; patches would be copies in any case."""
+    limit(monkeypatch, BUDGETS["a byte"])
+    monkeypatch.setattr(passes_module, MEMORY_BUGS[bug], lambda one, other: False)
+    with pytest.raises(AssertionError):
+        check_own(NETWORKS["dense"], CHIPS["converters"])
 
 
 # What is kept from pass to pass is kept no longer than it holds

@@ -5,18 +5,18 @@ A CPU stands in for the GPU (conftest.py): operations are written down and done 
 
 import gc
 import json
-from importlib.util import find_spec
 
 import pytest
 import torch
 
-from analogsim.backends import interpreted
+from analogsim.backends import has_triton, interpreted
 from analogsim.contracts import Probe
 from analogsim.network import Network
 from analogsim.training import captured, checkpoint
 
 pytestmark = pytest.mark.filterwarnings("error")
-triton = pytest.mark.skipif(find_spec("triton") is None or not interpreted(), reason="needs Triton's interpreter")
+installed = pytest.mark.skipif(not has_triton(), reason="Triton 3.6 or later is not installed")
+interpreter = pytest.mark.skipif(not interpreted(), reason="Triton compiles here, for a GPU")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 
 PLAYED = 10 - captured.WARM - 1  # of ten full batches (conftest.py); the step that is recorded is made plainly
@@ -72,7 +72,8 @@ def test_a_full_batch_with_an_angle_is_made_plainly(replays, trainer_of, run, pl
     assert recorder.plays == 10 - 2 - captured.WARM - 1
 
 
-@triton
+@installed
+@interpreter
 @pytest.mark.parametrize("changes", [{}, {**IDEAL, "learner.rule": "dnp"}], ids=["danp", "dnp"])
 def test_a_recorded_training_on_triton_is_the_plain_one(changes, replays, trainer_of, run):
     small = {"training.batch": 4, "training.epochs": 1, "network.hidden": [6], "rows": 24}  # the interpreter is slow
@@ -82,15 +83,42 @@ def test_a_recorded_training_on_triton_is_the_plain_one(changes, replays, traine
     assert recorder.plays == 6 - captured.WARM - 1
 
 
+class Counted:
+    """A recorder whose plays are counted, whatever it is."""
+
+    def __init__(self, recorder):
+        self.recorder, self.aside, self.plays = recorder, recorder.aside, 0
+
+    def record(self, work):
+        play = self.recorder.record(work)
+
+        def counted():
+            self.plays += 1
+            play()
+
+        return counted
+
+
+def check_played(recorder, trainer_of, run, backend="torch", device="cpu", **changes):
+    """The training is recorded, played, and the one of plain steps."""
+    counted = Counted(recorder)
+    found = run(trainer_of(counted, backend, device, **changes))
+    assert found == run(trainer_of(None, backend, device, **changes))
+    assert counted.plays == PLAYED
+
+
 @cuda
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=triton)])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("triton", marks=installed)])
 def test_a_recorded_training_on_a_gpu_is_the_plain_one(name, backend, trainer_of, run):
-    device = torch.device("cuda")
-    recorder = captured.recorder_of(device)
-    assert run(trainer_of(recorder, backend, "cuda", **STEPS[name])) == run(
-        trainer_of(None, backend, "cuda", **STEPS[name])
-    )
+    check_played(captured.recorder_of("cuda"), trainer_of, run, backend, "cuda", **STEPS[name])
+
+
+def test_a_training_that_is_never_played_would_show(replays, monkeypatch, trainer_of, run):
+    check_played(replays(), trainer_of, run)
+    monkeypatch.setattr(captured, "fits", lambda trainer: False)
+    with pytest.raises(AssertionError, match="0 == 6"):
+        check_played(replays(), trainer_of, run)
 
 
 # --- kill, resume, and what others do between steps ------------------------------------------------

@@ -269,7 +269,8 @@ class FirstPassCountedByAll(Threads):
 
     def count(self, chip, before):
         if before is not None:
-            chip.ledger.load(before + self.sum(chip.ledger.state() - before))
+            own = self._passes.before(self._part(self._passes.samples).stop) - self.skipped
+            chip.ledger.share(before, own, self._passes.before(self._passes.samples) + self.size - 1)
 
 
 class DecorrelatedByAll(Threads):

@@ -21,6 +21,7 @@ from analogsim.config.loader import bundled, load_chip, load_plan
 from analogsim.training import loop
 from analogsim.training.build import build_trainer
 from analogsim.training.data import load_data
+from analogsim.training.distributed import ALONE, Team
 
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim", "_unique2")
 TAKING = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__array__")
@@ -37,7 +38,10 @@ class Operations(TorchDispatchMode):
         name = function.name().removeprefix("aten::").split(".")[0]
         masked = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
         self.waits[name] += name in WAITING or masked
-        return function(*args, **kwargs or {})
+        out = function(*args, **kwargs or {})
+        sent = name in ("_to_copy", "copy_") and out.is_meta and not args[name == "copy_"].is_meta
+        self.waits["from host to device"] += sent
+        return out
 
 
 class Methods(TorchFunctionMode):
@@ -62,11 +66,11 @@ def waits(trainer, steps=3, batch=100):
     return +(operations.waits + methods.waits)
 
 
-def trainer_of(device="cpu", **changes):
+def trainer_of(device="cpu", team=ALONE, **changes):
     base = {"data": "digits", "chip": "gaussian-node", "network": {"hidden": [12, 9]}, "variants": {"one": changes}}
     data = load_data("digits")
     data = replace(data, x_train=data.x_train.to(device), y_train=data.y_train.to(device))
-    return build_trainer(load_plan(base).variants["one"], data, 1, "torch", device)
+    return build_trainer(load_plan(base).variants["one"], data, 1, "torch", device, team=team)
 
 
 CONVOLUTION = {"network.hidden": [], "network.layers": [{"conv": {"channels": 3, "kernel": 3}}, {"dense": 8}]}
@@ -140,8 +144,9 @@ def test_a_write_by_pulses_waits_once(name, far):
 def test_a_step_runs_on_tensors_without_values(name, monkeypatch):
     monkeypatch.setattr(crossbar, "_finite", lambda values: True)  # looks at the first weights
     trainer = trainer_of("meta", **QUIET_STEPS[name])
-    with loop.full_precision():
+    with Operations() as operations, loop.full_precision():
         trainer._step(torch.arange(20, device="meta"), with_angle=False)
+    assert +operations.waits == {}
     assert all(weight.is_meta for weight in trainer.chip.targets)
 
 
@@ -178,6 +183,140 @@ def test_the_comparison_catches(name, bug, monkeypatch):
     monkeypatch.setattr(at_hand, "HOST", frozenset())
     monkeypatch.setattr(Picked, name, bug)
     assert end_of(changes) != here
+
+
+# --- several processes ------------------------------------------------------------------------------
+
+
+class OneOfTwo(Team):
+    """A process that meets no other: what it would sum up with the other one's is its own. sent: what that was."""
+
+    def __init__(self, rank=0):
+        super().__init__(rank, 2)
+        self.sent = []
+
+    def sharing(self, passes):
+        self._passes = passes  # no copy: what is sent stays at hand
+        return self
+
+    def _reduced(self, tensor, how):
+        self.sent.append((tensor.dtype, tuple(tensor.shape), how))
+        return tensor
+
+    @property
+    def met(self):
+        """Sums of numbers on the host, which wait for the other process; a GPU's own are float32."""
+        return sum(dtype != torch.float32 for dtype, _, _ in self.sent)
+
+
+SPLITS = {"rows": {}, "samples": {"learner.samples": 4, "training.split": "samples"}}
+TEAM_STEPS = {
+    "danp": {},
+    "danp, a subset for R": {"decorrelation.samples": 40},
+    "danp, converters": GENERIC,
+    "danp, verified writes": NANDAKUMAR,
+    "dnp, perturbed twice": STEPS["dnp, perturbed twice"],
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", TEAM_STEPS)
+def test_a_step_of_two_processes_waits_for_nothing(name, split, far):
+    trainer = trainer_of(team=OneOfTwo(), **TEAM_STEPS[name] | SPLITS[split])
+    assert waits(trainer, steps=2) == {}
+    assert trainer.team.sent
+    assert trainer.team.met == 0
+
+
+def steps_that_wait(trainer, after_step=lambda: None):
+    """Numbers of steps of the first epoch: after which something waited; before which `stop` was asked; told of."""
+    waited, asked, told = [], [], []
+    done, team = trainer.progress, trainer.team
+
+    def stop():
+        asked.append(done.batches)
+        return False
+
+    def told_of_step():
+        told.append(done.batches)
+        after_step()
+
+    with Operations() as operations, Methods() as methods, loop.full_precision():
+        steps = trainer.steps(stop, told_of_step, lambda: None)
+        rows = next(steps)
+        for step in range(1, trainer.batches + 1):
+            operations.waits.clear()
+            methods.waits.clear()
+            met = getattr(team, "met", 0)
+            answer = trainer._step(*rows)
+            rows = steps.send(answer) if step < trainer.batches else next(steps, None)
+            if +(operations.waits + methods.waits) or getattr(team, "met", 0) > met:
+                waited.append(step)
+    return waited, asked, told
+
+
+TEN = {"training.epochs": 1, "training.batch": 150}  # steps an epoch
+
+
+@pytest.fixture
+def every_fourth(far, monkeypatch):
+    monkeypatch.setattr(loop, "LOOK_EVERY", 4)
+
+
+def test_an_epoch_waits_only_where_it_looks(every_fourth):
+    waited, asked, told = steps_that_wait(trainer_of(**TEN))
+    assert waited == [4, 8, 10]
+    assert (asked, told) == ([*range(10)], [*range(1, 10)])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_epoch_of_two_processes_waits_only_where_it_looks(split, every_fourth):
+    waited, asked, told = steps_that_wait(trainer_of(team=OneOfTwo(), **TEN, **SPLITS[split]))
+    assert waited == [4, 8, 10]
+    assert (asked, told) == ([0, 4, 8], [4, 8])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_two_processes_send_the_same_in_the_same_order(split, every_fourth):
+    """Though the first alone saves: a sum that one of them leaves out would end the other one's."""
+    sent = []
+    for rank in (0, 1):
+        trainer = trainer_of(team=OneOfTwo(rank), **TEN, **SPLITS[split])
+        steps_that_wait(trainer, trainer.checkpoint if rank == 0 else lambda: None)
+        sent.append(trainer.team.sent)
+    assert sent[0] == sent[1]
+
+
+def looks_always(monkeypatch):
+    monkeypatch.setattr(loop.Trainer, "_looks", lambda self, batches: True)
+
+
+def asks_for_reads(monkeypatch):
+    count = Team.count
+
+    def bug(self, chip, before):
+        count(self, chip, before)
+        chip.ledger.load(self.sum(chip.ledger.state()))
+
+    monkeypatch.setattr(Team, "count", bug)
+
+
+def asks_to_stop(monkeypatch):
+    begin = Team.begin
+    monkeypatch.setattr(Team, "begin", lambda self, whole: (self.any(False), begin(self, whole))[1])
+
+
+TEAM_WAIT_BUGS = {
+    "processes look after every step": looks_always,
+    "reads summed over processes in every step": asks_for_reads,
+    "processes agree to go on ahead of every step": asks_to_stop,
+}
+
+
+@pytest.mark.parametrize("bug", TEAM_WAIT_BUGS)
+def test_the_watch_of_processes_catches(bug, every_fourth, monkeypatch):
+    TEAM_WAIT_BUGS[bug](monkeypatch)
+    assert steps_that_wait(trainer_of(team=OneOfTwo(), **TEN))[0] == [*range(1, 11)]
 
 
 # --- what the watch sees ----------------------------------------------------------------------------
