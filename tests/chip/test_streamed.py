@@ -19,7 +19,7 @@ from analogsim.chip.tile import Tile
 from analogsim.config.chip import ChipDescription
 from analogsim.contracts import LayerUpdate, Probe, WeightUpdate
 from analogsim.network import ConvLayer, DenseLayer, Network
-from analogsim.streams import Stream
+from analogsim.streams import Address, Stream
 
 BATCH = 7
 NETWORK = Network((ConvLayer(3, 8, 7, 5, 3, 2, 1), ConvLayer(5, 4, 4, 4, 3, 1, 2), DenseLayer(144, 3)))
@@ -66,15 +66,11 @@ def read(name, backend="numba", matrices=False, kept=True):
     chip = SimulatedChip(described(name), NETWORK, weights, Stream.from_seed(1), backend, batch=BATCH, passes=3)
     if matrices:
         size = NETWORK.layers[1].inputs
-        matrix = torch.eye(size) + torch.from_numpy(Stream.from_seed(2).normal(step_0(), size, size)) / 20
+        matrix = torch.eye(size) + torch.from_numpy(Stream.from_seed(2).normal(Address(), size, size)) / 20
         chip.update(WeightUpdate((LayerUpdate(), LayerUpdate(decorrelation=matrix), LayerUpdate())))
-    x = torch.from_numpy(Stream.from_seed(3).normal(step_0(), BATCH, NETWORK.layers[0].size))
+    x = torch.from_numpy(Stream.from_seed(3).normal(Address(), BATCH, NETWORK.layers[0].size))
     told = list(chip.passes(x, [Probe(inputs=kept and not number) for number in range(3)]))
     return [a for activities in told for a in activities.pre_activations] + list(told[0].inputs)
-
-
-def step_0():
-    return crossbar_module.Address()
 
 
 def limit(patch, budget):
@@ -179,11 +175,11 @@ def sums_of_pixels(self, driven, values):
 
 
 def from_the_first_sample(self, x, address, window=None):
-    return currents(self, x, address.__class__(address.step, address.pass_index), window)
+    return currents(self, x, Address(address.step, address.pass_index), window)
 
 
 def codes_of_the_first(self, currents, address, epsilon):
-    return converted(self, currents, address.__class__(address.step, address.pass_index), epsilon)
+    return converted(self, currents, Address(address.step, address.pass_index), epsilon)
 
 
 variance_of, currents, converted = Tile._variance_of, Crossbar._currents, Crossbar._converted
