@@ -55,7 +55,7 @@ class ActivityPerturbation:
         """(N / K) δL δa / ‖δa‖² to the errors; δa is made a layer at a time, twice, so that it is never held whole."""
         squared = torch.zeros(len(change), device=change.device)
         for n, a in zip(noisy.pre_activations, first.pre_activations):
-            squared += squared_norm(n - a)
+            squared += squared_norm([n - a])
         factor = safe_ratio(change * (self.network.nodes / self.samples), squared)
         for error, n, a in zip(errors, noisy.pre_activations, first.pre_activations):
             add_scaled(error, factor, n - a)

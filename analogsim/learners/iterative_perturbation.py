@@ -53,7 +53,7 @@ class IterativePerturbation:
             delta = noisy.pre_activations[layer] - base.pre_activations[layer]
             units = math.prod(self.network.layers[layer].output_shape)
             scaled = (loss - base_loss) * (units / self.samples)
-            add_scaled(errors[layer], safe_ratio(scaled, squared_norm(delta)), delta)
+            add_scaled(errors[layer], safe_ratio(scaled, squared_norm([delta])), delta)
         return errors, first[0].inputs
 
     def state(self) -> dict[str, Tensor]:

@@ -76,10 +76,13 @@ def probes_against_first(
     return (first, *(perturbation.probe(step, k, batch) for k in range(1, 1 + samples)))
 
 
-def squared_norm(v: Tensor) -> Tensor:
-    """‖v‖² per sample, (batch,)."""
-    flat = v.flatten(1)
-    return torch.linalg.vecdot(flat, flat)
+def squared_norm(vectors: Sequence[Tensor]) -> Tensor:
+    """‖v‖² per sample over all the layers given, (batch,)."""
+    total = torch.zeros(len(vectors[0]), device=vectors[0].device)
+    for v in vectors:
+        flat = v.flatten(1)
+        total += torch.linalg.vecdot(flat, flat)
+    return total
 
 
 def per_sample(factor: Tensor, v: Tensor) -> Tensor:
