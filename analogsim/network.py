@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import reduce
-from itertools import count as count_from
 from itertools import pairwise
 
 import torch
@@ -115,13 +114,12 @@ class ConvLayer:
         M. Roberts, "The unreasonable effectiveness of quasirandom sequences" (2018). No grid: steps of a row's length
         would see one column alone.
         """
-        (height, width), found = self.output_size, dict[int, None]()
-        for i in count_from(0):
-            if len(found) == min(count, self.positions):
-                return list(found)
+        (height, width), found, i = self.output_size, dict[int, None](), 0
+        while len(found) < min(count, self.positions):
             row, column = (int(size * ((0.5 + i / PLASTIC**k) % 1)) for k, size in ((1, height), (2, width)))
             found[row * width + column] = None
-        raise AssertionError
+            i += 1
+        return list(found)
 
     def adjoint(self, errors: Tensor, *matrices: Tensor) -> Tensor:
         """As of a dense layer, summed where patches overlap: a transposed convolution, which makes no patches."""
